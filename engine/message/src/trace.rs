@@ -1,0 +1,154 @@
+//! Trace header fields: Received at acceptance, Return-Path and Delivered-To at delivery.
+//!
+//! ```text
+//! Received: from HELO ([client address])
+//! <TAB>by HOST with ESMTPS id ID
+//! <TAB>for <recipient>; date-time               RFC 5321 section 4.4
+//! ```
+
+use jiff::{Timestamp as Instant, fmt::rfc2822::DateTimePrinter, tz::TimeZone};
+use ringpost_base::{SpoolId, Timestamp};
+use std::io::Write;
+use std::net::IpAddr;
+
+/// What is known of TLS on the connection that brought the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Security {
+    /// Protocol version as written in RFC 5246 section 1 and its successors: `TLSv1.3`.
+    pub version: &'static str,
+    /// The cipher suite's name.
+    pub cipher: &'static str,
+}
+
+/// How a message came, for its Received field.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival<'a> {
+    /// This server's name.
+    pub host: &'a str,
+    /// The client's HELO or EHLO name.
+    pub helo: &'a str,
+    /// Whether it was EHLO.
+    pub extended: bool,
+    /// Whether SMTPUTF8 was asked for.
+    pub utf8: bool,
+    /// The client's address.
+    pub client: IpAddr,
+    /// TLS, if it was on.
+    pub security: Option<&'a Security>,
+    /// The message's id.
+    pub id: SpoolId,
+    /// The recipient, if there is exactly one: more would tell each of the others (RFC 5321 section 7.6).
+    pub recipient: Option<&'a str>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Appends the Received field.
+pub fn received(arrival: &Arrival<'_>, out: &mut Vec<u8>) {
+    let literal = match arrival.client {
+        IpAddr::V4(v4) => format!("[{v4}]"),
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or_else(|| format!("[IPv6:{v6}]"), |v4| format!("[{v4}]")),
+    };
+    // Writing to a Vec can't fail.
+    let _ = write!(
+        out,
+        "Received: from {} ({literal})\r\n\tby {} with {}",
+        Clean(arrival.helo),
+        arrival.host,
+        with(arrival)
+    );
+    if let Some(Security { version, cipher }) = arrival.security {
+        let _ = write!(out, "\r\n\t(version={version} cipher={cipher})");
+    }
+    let _ = write!(out, "\r\n\tid {}", arrival.id);
+    if let Some(recipient) = arrival.recipient {
+        let _ = write!(out, "\r\n\tfor <{recipient}>");
+    }
+    let _ = write!(out, ";\r\n\t{}\r\n", Date(arrival.at));
+}
+
+/// Appends what delivery puts in front: Return-Path (RFC 5321 section 4.4), and the recipients that this copy is for.
+pub fn delivery_header<'a>(from: &str, recipients: impl Iterator<Item = &'a str>, out: &mut Vec<u8>) {
+    let _ = write!(out, "Return-Path: <{from}>\r\n");
+    for recipient in recipients {
+        let _ = write!(out, "Delivered-To: {recipient}\r\n");
+    }
+}
+
+/// The protocol keyword (RFC 3848, RFC 6531 section 4.3).
+fn with(arrival: &Arrival<'_>) -> &'static str {
+    match (arrival.utf8, arrival.extended, arrival.security.is_some()) {
+        (true, _, false) => "UTF8SMTP",
+        (true, _, true) => "UTF8SMTPS",
+        (false, true, false) => "ESMTP",
+        (false, true, true) => "ESMTPS",
+        (false, false, _) => "SMTP",
+    }
+}
+
+/// A HELO name as it may stand in a header field: it is the client's word and could hold anything printable.
+struct Clean<'a>(&'a str);
+
+impl std::fmt::Display for Clean<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        use std::fmt::Write;
+        if self.0.is_empty() {
+            return f.write_str("unknown");
+        }
+        self.0.chars().take(255).try_for_each(|c| {
+            let harmless = c.is_ascii_alphanumeric() || "-._[]:".contains(c) || (!c.is_ascii() && !c.is_control());
+            f.write_char(if harmless { c } else { '?' })
+        })
+    }
+}
+
+/// A date-time of RFC 5322 section 3.3, in UTC.
+struct Date(Timestamp);
+
+impl std::fmt::Display for Date {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = i64::try_from(self.0.unix_seconds()).unwrap_or(i64::MAX);
+        let zoned = Instant::from_second(seconds).unwrap_or(Instant::MAX).to_zoned(TimeZone::UTC);
+        let text = DateTimePrinter::new().zoned_to_string(&zoned).map_err(|_| std::fmt::Error)?;
+        f.write_str(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn arrival(security: Option<&Security>) -> Arrival<'_> {
+        Arrival {
+            host: "mx.example",
+            helo: "a (b)\u{e9}",
+            extended: true,
+            utf8: false,
+            client: "2001:db8::1".parse().expect("address"),
+            security,
+            id: SpoolId::from_bytes([0; 16]),
+            recipient: Some("c@d.example"),
+            at: Timestamp::from_unix_micros(1_795_170_685_000_000),
+        }
+    }
+
+    #[test]
+    fn received_field() {
+        let security = Security { version: "TLSv1.3", cipher: "TLS13_AES_128_GCM_SHA256" };
+        let mut out = Vec::new();
+        received(&arrival(Some(&security)), &mut out);
+        let want = "Received: from a??b?\u{e9} ([IPv6:2001:db8::1])\r\n\tby mx.example with ESMTPS\r\n\t\
+                    (version=TLSv1.3 cipher=TLS13_AES_128_GCM_SHA256)\r\n\tid 00000000000000000000000000\r\n\t\
+                    for <c@d.example>;\r\n\tFri, 20 Nov 2026 10:31:25 +0000\r\n";
+        assert_eq!(String::from_utf8_lossy(&out), want);
+    }
+
+    #[test]
+    fn a_mapped_address_is_written_as_version_4() {
+        let mut out = Vec::new();
+        let client = "::ffff:192.0.2.1".parse().expect("address");
+        received(&Arrival { client, recipient: None, ..arrival(None) }, &mut out);
+        let text = String::from_utf8_lossy(&out);
+        assert!(text.contains("([192.0.2.1])") && text.contains("with ESMTP\r\n") && !text.contains("for <"), "{text}");
+    }
+}

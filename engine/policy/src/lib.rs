@@ -1,0 +1,4 @@
+//! Evidence in, Decision out.
+
+mod options;
+pub use options::{Domain, Options, Recipients};

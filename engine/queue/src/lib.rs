@@ -1,0 +1,4 @@
+//! What is still to be delivered.
+
+mod options;
+pub use options::Options;
