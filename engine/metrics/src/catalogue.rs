@@ -86,6 +86,7 @@ catalogue! {
         MessageMemory = "ringpost_message_memory_bytes", "Bytes of messages held in memory: being received, or waiting for delivery.";
         SpoolBacklog = "ringpost_spool_backlog_bytes", "Bytes of accepted messages not yet settled.";
         SpoolSegments = "ringpost_spool_segments", "Segments of the spool log on disk, spare ones included.";
+        SpoolFailing = "ringpost_spool_failing", "1 while the last operation on the spool log failed, else 0.";
         QueueMessages = "ringpost_queue_messages", "Messages accepted and not yet settled.";
         QueueDeferred = "ringpost_queue_deferred_messages", "Messages waiting for a later attempt.";
     }

@@ -29,3 +29,8 @@ pub use recovery::{Damage, Recovered, Recovery, SegmentHeader};
 /// The unit of the log in bytes: every batch starts at a multiple of it, so that writes can bypass the page cache and a
 /// torn batch never touches an earlier one.
 pub const BLOCK: usize = 4096;
+
+/// The checksum of a body file, carried on over its pieces: CRC-32C, beginning with 0.
+pub fn checksum(so_far: u32, piece: &[u8]) -> u32 {
+    crc32c::crc32c_append(so_far, piece)
+}

@@ -120,6 +120,11 @@ impl Recovery {
         self.segments.values().copied().collect()
     }
 
+    /// The segment files that hold nothing of the log. Those taken here are forgotten: the caller removes them.
+    pub fn take_unused(&mut self) -> Vec<Slot> {
+        std::mem::take(&mut self.unused)
+    }
+
     /// Takes the bytes of a segment, whole, in the order given.
     pub fn segment(&mut self, slot: Slot, header: &SegmentHeader, bytes: &[u8]) {
         let (mut at, mut torn) = (BLOCK, None);

@@ -1,0 +1,155 @@
+//! What names, host names, domains, local parts, paths and addresses have to look like.
+//!
+//! Each check takes the text as the file has it and says what is wrong with it in words that fit behind the value.
+
+use crate::reader::{Entry, Trouble};
+use std::net::SocketAddr;
+
+/// Longest name of a listener or target. They are values of metric labels and words of log lines.
+const NAME_MAX: usize = 64;
+/// Longest domain and label of one, in octets (RFC 1035 section 2.3.4, less the length octet and the root).
+const DOMAIN_MAX: usize = 253;
+const LABEL_MAX: usize = 63;
+/// Longest local part in octets.
+const LOCAL_PART_MAX: usize = 64; // RFC 5321 section 4.5.3.1.1
+
+/// The name of a listener or target.
+pub(crate) fn name(text: &str) -> Result<(), Trouble> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if text.is_empty() || text.len() > NAME_MAX || !text.chars().all(fits) {
+        return Err(format!("{text:?} is not a name: 1 to {NAME_MAX} letters, digits, \"-\", \"_\" or \".\"").into());
+    }
+    Ok(())
+}
+
+/// The server's host name, or nothing.
+pub(crate) fn hostname(text: &str) -> Result<(), Trouble> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    if !text.is_ascii() {
+        return Err(format!("{text:?} is not a host name: it has to be in ASCII, with \"xn--\" labels").into());
+    }
+    domain_name(text, "host name")
+}
+
+/// A domain that mail is accepted for. Labels may be in any script, as in the addresses of RFC 6531.
+pub(crate) fn domain(text: &str) -> Result<(), Trouble> {
+    domain_name(text, "domain")
+}
+
+fn domain_name(text: &str, what: &str) -> Result<(), Trouble> {
+    let reason = if text.is_empty() {
+        "is empty"
+    } else if text.len() > DOMAIN_MAX {
+        "is longer than 253 octets"
+    } else if text.contains('@') {
+        "has an \"@\""
+    } else if text.ends_with('.') {
+        "ends with a dot"
+    } else if text.split('.').any(str::is_empty) {
+        "has an empty label"
+    } else if text.split('.').any(|label| label.len() > LABEL_MAX) {
+        "has a label longer than 63 octets"
+    } else if text.split('.').any(|label| label.starts_with('-') || label.ends_with('-')) {
+        "has a label that starts or ends with \"-\""
+    } else if !text.chars().all(|c| c.is_ascii_alphanumeric() || "-.".contains(c) || is_u_label(c)) {
+        "has a character that is not a letter, a digit, \"-\" or \".\""
+    } else if text.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit())) {
+        "has a last label of digits only, as an IP address has"
+    } else {
+        return Ok(());
+    };
+    let without_dot = text.strip_suffix('.').filter(|rest| domain_name(rest, what).is_ok());
+    Err(Trouble::from(format!("{text:?} is not a {what}: it {reason}")).suggest(without_dot.map(str::to_owned)))
+}
+
+/// Whether a label in the form for people may have this character. Combining marks are neither letters nor digits.
+fn is_u_label(c: char) -> bool {
+    !c.is_ascii() && !c.is_control() && !c.is_whitespace()
+}
+
+/// A local part of a domain's list.
+pub(crate) fn local_part(text: &str) -> Result<(), Trouble> {
+    let reason = if text.is_empty() {
+        "is empty".to_owned()
+    } else if text.len() > LOCAL_PART_MAX {
+        format!("is longer than {LOCAL_PART_MAX} octets")
+    } else if text.contains('@') {
+        "has an \"@\"; only what stands before it belongs here".to_owned()
+    } else if text.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        "has a blank or control character".to_owned()
+    } else {
+        return Ok(());
+    };
+    let (local, _) = text.split_once('@').unwrap_or_default();
+    let guess = if local.is_empty() { None } else { Some(local.to_owned()) };
+    Err(Trouble::from(format!("{text:?} is not a local part: it {reason}")).suggest(guess))
+}
+
+/// A file or directory.
+pub(crate) fn path(text: &str) -> Result<(), Trouble> {
+    if text.is_empty() {
+        return Err("the path is empty".into());
+    }
+    if text.chars().any(char::is_control) {
+        return Err(format!("{text:?} is not a path: it has a control character").into());
+    }
+    Ok(())
+}
+
+/// An IP address with a port.
+pub(crate) fn address(entry: &Entry<'_>) -> Result<SocketAddr, Trouble> {
+    let wanted = "an IP address and port, such as \"127.0.0.1:2525\" or \"[::1]:2525\"";
+    let text = entry.text().ok_or_else(|| entry.wants(wanted))?;
+    text.parse().map_err(|_| format!("{text:?} is not {wanted}").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(test: fn(&str) -> Result<(), Trouble>, good: &[&str], bad: &[&str]) {
+        good.iter().for_each(|text| assert!(test(text).is_ok(), "{text}"));
+        bad.iter().for_each(|text| assert!(test(text).is_err(), "{text}"));
+    }
+
+    #[test]
+    fn names_and_paths() {
+        let long = "a".repeat(NAME_MAX + 1);
+        check(name, &["mx", "mx-25_a.b", &long[1..]], &["", "m x", "mx\n", "é", &long]);
+        check(path, &["/a b", "ä"], &["", "a\0b", "a\nb"]);
+    }
+
+    #[test]
+    fn host_names_and_domains() {
+        let label = "a".repeat(LABEL_MAX);
+        let long = format!("{label}.{label}.{label}.{label}");
+        let bad = [
+            ".",
+            "a..b",
+            "a.",
+            ".a",
+            "-a.org",
+            "a-.org",
+            "a_b.org",
+            "a b",
+            "a@b",
+            "1.2.3.4",
+            "[1.2.3.4]",
+            &long,
+            "*.org",
+        ];
+        let good = ["localhost", "mx.example.org", "xn--bcher-kva.example", "1a.2b", &long[2..]];
+        check(hostname, &good, &bad);
+        check(hostname, &[""], &["bücher.example"]);
+        check(domain, &good, &bad);
+        check(domain, &["bücher.example", "Example.ORG"], &["", "a\u{a0}b"]);
+    }
+
+    #[test]
+    fn local_parts() {
+        let long = "a".repeat(LOCAL_PART_MAX + 1);
+        check(local_part, &["alice", "a.b+c", "jürgen", &long[1..]], &["", "a@b", "a b", "a\r", &long]);
+    }
+}

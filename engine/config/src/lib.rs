@@ -1,0 +1,43 @@
+//! The one config file: typed, defaulted, every error with file:line:col.
+//!
+//! [`Config::parse`] takes the text of a file and gives either a config in which every key has a value, or all the
+//! [`Errors`] of the file at once. Each other crate of `engine/` owns its plain options; this one sits above them,
+//! reads them, and checks what has to fit together. It opens no file, asks no system for its name and looks up no
+//! certificate: what only the machine knows is checked where it is used.
+//!
+//! To add a key is one row in its file under `sections`, one line that reads it, one in `render` and one in
+//! `config/ringpost.toml`; tests fail until all of them are there.
+//!
+//! ```
+//! use ringpost_config::Config;
+//! let config = Config::parse("ringpost.toml", "limits.recipients = 500").unwrap();
+//! assert_eq!(config.smtp.recipients_max, 500);
+//!
+//! let errors = Config::parse("ringpost.toml", "[[listener]]\naddress = ['[::]:25']\ntls = 'startls'").unwrap_err();
+//! assert_eq!(
+//!     errors.to_string(),
+//!     "ringpost.toml:3:7: listener[0].tls: \"startls\" is not one of off, starttls, starttls-required, implicit; \
+//!      did you mean \"starttls\"?"
+//! );
+//! ```
+
+mod check;
+mod config;
+mod errors;
+mod keys;
+mod parse;
+mod reader;
+mod reference;
+mod render;
+mod sections;
+mod suggest;
+#[cfg(test)]
+mod tests;
+mod value;
+
+pub use config::{
+    Admin, Certificate, Config, CoreLimits, CoreOverride, CoreUse, Cores, Limits, Listener, ListenerKind, Log,
+    LogFormat, LogLevel, Server, Target, TargetKind, Tls, TlsVersion,
+};
+pub use errors::{Error, Errors};
+pub use reference::markdown;

@@ -1,0 +1,34 @@
+//! The sections of the file, one row a key.
+//!
+//! Each file here lists the keys of its sections, reads them, and checks what has to fit together.
+
+pub(crate) mod cores;
+pub(crate) mod limits;
+pub(crate) mod listener;
+pub(crate) mod route;
+pub(crate) mod server;
+pub(crate) mod storage;
+
+use crate::keys::{Key, Section};
+
+/// The file itself.
+pub(crate) static ROOT: Section = Section {
+    path: "",
+    header: "the file",
+    intro: "",
+    stand_in: None,
+    keys: &[
+        Key::table("server"),
+        Key::table("cores"),
+        Key::tables("listener", "[[listener]]", ""),
+        Key::table("tls"),
+        Key::table("limits"),
+        Key::table("smtp"),
+        Key::table("spool"),
+        Key::table("queue"),
+        Key::tables("domain", "[[domain]]", ""),
+        Key::tables("target", "[[target]]", ""),
+        Key::table("admin"),
+        Key::table("log"),
+    ],
+};

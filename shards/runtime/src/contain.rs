@@ -1,0 +1,26 @@
+//! Tasks whose panic ends the task and not the shard.
+
+use futures_lite::FutureExt;
+use std::{any::Any, future::Future, panic::AssertUnwindSafe};
+
+/// Runs a future; a panic in it comes back as an error with the panic's message.
+pub async fn contain<T>(future: impl Future<Output = T>) -> Result<T, String> {
+    AssertUnwindSafe(future).catch_unwind().await.map_err(message)
+}
+
+/// Runs a future as a detached task of this shard. A panic in it is logged with the task's name and goes no further.
+pub fn spawn(name: &'static str, future: impl Future<Output = ()> + 'static) {
+    let task = async move {
+        if let Err(panic) = contain(future).await {
+            tracing::error!(task = name, panic, "task panicked");
+        }
+    };
+    glommio::spawn_local(task).detach();
+}
+
+fn message(panic: Box<dyn Any + Send>) -> String {
+    match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(other) => other.downcast::<&str>().map_or_else(|_| "unknown panic".to_owned(), |text| (*text).to_owned()),
+    }
+}

@@ -1,0 +1,161 @@
+//! The log: one line an event on standard output, behind the `tracing` facade.
+//!
+//! Every crate logs with `tracing::info!(session = %id, bytes = n, "message")` and knows nothing of this module. A line is
+//! written straight into a buffer of the thread, as JSON or as text for a person; a thread of its own, `log`, writes
+//! the buffers to standard output. The stock formatter allocates and locks per field, several times the cost that a line
+//! per message may have on a shard.
+//!
+//! Invariants:
+//! - Logging never blocks a shard and never panics: what the writer can't take is dropped, whole lines at a time, and
+//!   counted. [`dropped_lines`] counts for the process; [`take_dropped`] hands each loss out once, for the metric.
+//! - Lines of one thread come out in order. Lines of different shards mix as their buffers are handed over.
+//! - One event is one line of at most about [`VALUE_MAX`] bytes a value: no value can forge a line, end a JSON string or
+//!   send a terminal an escape sequence.
+//! - No thread but the writer touches standard output, so shards share no lock; the queue of full buffers is touched
+//!   when one is handed over (20 ms, or 32 KiB), not per event.
+//!
+//! What it refuses: spans (only events are recorded; ids travel as fields), files and rotation (who runs the server
+//! does that with its standard output), changing the level at run time, filtering by target.
+//!
+//! ```
+//! use ringpost_runtime::log;
+//! let guard = log::install(log::LogOptions { format: log::Format::Json, level: log::Level::INFO, colour: false }).unwrap();
+//! tracing::info!(port = 2525, "listening");
+//! guard.finish();
+//! ```
+
+mod clock;
+mod escape;
+mod json;
+mod local;
+mod text;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use local::{flush, set_shard, take_dropped};
+pub use tracing::Level;
+pub use writer::dropped_lines;
+
+use std::io;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::{Interest, Subscriber};
+use tracing::{Event, Metadata, span};
+
+/// Bytes of one value that a line shows; the rest is cut off and "…" put there. Longer than any SMTP line, so what is
+/// cut is either hostile or a mistake.
+pub const VALUE_MAX: usize = 4096;
+
+/// How long [`LogGuard::finish`] waits for the reader of standard output before it gives the rest up.
+const FINISH_PATIENCE: Duration = Duration::from_secs(1);
+
+/// What a line looks like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object a line, for machines.
+    Json,
+    /// Time, level, shard, message and fields, for a person at a terminal.
+    Text,
+}
+
+/// How the process logs, from the config's `[log]`.
+#[derive(Clone, Copy, Debug)]
+pub struct LogOptions {
+    /// The form of a line.
+    pub format: Format,
+    /// The least severe level that is logged.
+    pub level: Level,
+    /// Whether the text form uses terminal colours. JSON never does.
+    pub colour: bool,
+}
+
+/// Installs the log as the process's `tracing` subscriber and starts its writer thread.
+///
+/// # Errors
+/// If the thread can't be started, or if the process has a subscriber already.
+pub fn install(options: LogOptions) -> io::Result<LogGuard> {
+    let sink = Arc::new(writer::Sink::new(writer::QUEUE_MAX));
+    let thread = writer::start(&sink, writer::Output::Stdout)?;
+    let guard = LogGuard { sink: Arc::clone(&sink), thread: Some(thread) };
+    tracing::subscriber::set_global_default(Log { options, sink }).map_err(io::Error::other)?;
+    Ok(guard)
+}
+
+/// Keeps the log going. Dropped (or [`finish`](Self::finish)ed) after every other thread has ended, it writes out what
+/// is left.
+#[must_use = "the log ends when the guard is dropped"]
+pub struct LogGuard {
+    sink: Arc<writer::Sink>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl LogGuard {
+    /// Writes out this thread's lines and those handed over by others, and ends the writer thread. Gives up after one
+    /// second if standard output doesn't take them. Lines logged afterwards are dropped.
+    pub fn finish(self) {}
+}
+
+impl Drop for LogGuard {
+    fn drop(&mut self) {
+        flush();
+        let Some(thread) = self.thread.take() else { return };
+        self.sink.close();
+        let start = Instant::now();
+        while !thread.is_finished() {
+            if start.elapsed() > FINISH_PATIENCE {
+                // Blocked in write(2) by a reader that doesn't read. The process is ending; it must not hang on its log.
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        // The writer doesn't panic; if it did, its message went to standard error.
+        let _ = thread.join();
+    }
+}
+
+/// The subscriber: decides by level, and formats.
+struct Log {
+    options: LogOptions,
+    sink: Arc<writer::Sink>,
+}
+
+impl Log {
+    fn wants(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && *metadata.level() <= self.options.level
+    }
+}
+
+impl Subscriber for Log {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.wants(metadata) { Interest::always() } else { Interest::never() }
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::from_level(self.options.level))
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.wants(metadata)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        local::record(&self.options, &self.sink, event);
+    }
+
+    // Spans are disabled in `wants`, so none of these is called with a span of ours.
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}

@@ -1,0 +1,140 @@
+//! A thread's part of the log: its buffer, its clock, its name.
+//!
+//! Invariants: only whole lines leave the buffer; a thread that ends, also by a panic, hands over what it has left; the
+//! buffer is handed over when it exceeds [`BUFFER_MAX`], and after each line if the thread is no shard, since nobody
+//! flushes for it. Nothing here blocks. An event logged while another is being formatted on the same thread (by a
+//! `Debug` that logs) is refused and counted as dropped.
+
+use super::clock::Clock;
+use super::writer::{self, Chunk, Sink};
+use super::{Format, LogOptions, json, text};
+use ringpost_base::ShardId;
+use std::cell::RefCell;
+use std::sync::Arc;
+use tracing::Event;
+
+/// Bytes of lines that a shard gathers before it hands them over without being asked.
+const BUFFER_MAX: usize = 32 * 1024;
+
+thread_local! {
+    static LOCAL: RefCell<Local> = const { RefCell::new(Local::new()) };
+}
+
+struct Local {
+    buffer: Vec<u8>,
+    /// Whole lines in the buffer.
+    lines: u64,
+    /// Where the last whole line ends. What is beyond it was being formatted when a `Debug` panicked.
+    whole: usize,
+    /// Where this buffer goes: the log that the thread last wrote to.
+    sink: Option<Arc<Sink>>,
+    clock: Clock,
+    shard: Option<ShardId>,
+    /// The name in the text form; empty until the first line.
+    speaker: String,
+    /// Lines dropped and not yet taken by [`take_dropped`].
+    dropped: u64,
+}
+
+/// Says which shard this thread is: its lines carry the number, and gather until [`flush`].
+pub fn set_shard(shard: ShardId) {
+    with(|local| {
+        local.hand_over();
+        local.shard = Some(shard);
+        local.speaker = format!("shard {shard}");
+    });
+}
+
+/// Hands this thread's lines to the writer. For the heartbeat of a shard; costs next to nothing when there are none.
+pub fn flush() {
+    with(Local::hand_over);
+}
+
+/// Lines dropped since the last call: those of this thread, and those of threads that don't ask. For the shard's metric;
+/// over all callers the sum is [`dropped_lines`](super::dropped_lines).
+pub fn take_dropped() -> u64 {
+    with(|local| std::mem::take(&mut local.dropped)).unwrap_or_default() + writer::take_unclaimed()
+}
+
+/// Formats an event into the thread's buffer.
+pub(super) fn record(options: &LogOptions, sink: &Arc<Sink>, event: &Event<'_>) {
+    let done = with(|local| local.record(options, sink, event));
+    if done.is_none() {
+        // Within another event, or when the thread's storage is gone already.
+        writer::count_unclaimed(1);
+    }
+}
+
+/// Runs `f` on the thread's part; not if that is in use already, or gone.
+fn with<T>(f: impl FnOnce(&mut Local) -> T) -> Option<T> {
+    LOCAL.try_with(|local| local.try_borrow_mut().ok().map(|mut local| f(&mut local))).ok().flatten()
+}
+
+impl Local {
+    const fn new() -> Self {
+        Self {
+            buffer: Vec::new(),
+            lines: 0,
+            whole: 0,
+            sink: None,
+            clock: Clock::new(),
+            shard: None,
+            speaker: String::new(),
+            dropped: 0,
+        }
+    }
+
+    fn record(&mut self, options: &LogOptions, sink: &Arc<Sink>, event: &Event<'_>) {
+        if !self.sink.as_ref().is_some_and(|mine| Arc::ptr_eq(mine, sink)) {
+            self.hand_over();
+            self.sink = Some(Arc::clone(sink));
+        }
+        self.buffer.truncate(self.whole);
+        let time = self.clock.now();
+        match options.format {
+            Format::Json => json::line(&mut self.buffer, time, self.shard.map(|shard| shard.0), event),
+            Format::Text => {
+                if self.speaker.is_empty() {
+                    self.speaker = std::thread::current().name().unwrap_or("-").to_owned();
+                }
+                let head = text::Head { time, speaker: &self.speaker, colour: options.colour };
+                text::line(&mut self.buffer, &head, event);
+            }
+        }
+        self.whole = self.buffer.len();
+        self.lines += 1;
+        if self.shard.is_none() || self.whole > BUFFER_MAX {
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        if self.whole == 0 {
+            return;
+        }
+        if let Some(sink) = &self.sink {
+            // A copy of just the lines; the buffer keeps its capacity. One allocation for many lines.
+            let chunk = Chunk { bytes: self.buffer[..self.whole].into(), lines: self.lines };
+            if let Err(dropped) = sink.push(chunk) {
+                // The metric of a thread that is no shard is nobody's to publish.
+                match self.shard {
+                    Some(_) => {
+                        self.dropped += dropped;
+                        writer::count_dropped(dropped);
+                    }
+                    None => writer::count_unclaimed(dropped),
+                }
+            }
+        }
+        self.buffer.clear();
+        self.whole = 0;
+        self.lines = 0;
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.hand_over();
+        writer::leave_unclaimed(self.dropped);
+    }
+}

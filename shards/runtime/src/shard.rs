@@ -1,0 +1,132 @@
+//! A shard's thread: its executor, its pinning and its heartbeat.
+
+use crate::{log, sleep, tick};
+use crossbeam::channel::Sender;
+use glommio::{LocalExecutorBuilder, Placement};
+use ringpost_base::ShardId;
+use ringpost_control::Seat;
+use ringpost_metrics::{Block, Counter, Timing};
+use std::{future::Future, sync::Arc, time::Duration};
+use thiserror::Error;
+
+/// Time between two beats of a shard. It bounds the stall when the executor parks although a task is ready.
+pub const HEARTBEAT: Duration = Duration::from_millis(20);
+
+/// How long a task may run before sockets and timers are looked at.
+const PREEMPT: Duration = Duration::from_millis(5);
+
+/// Submission entries of a shard's rings: with these, sixteen shards fit into the usual 8 MiB of locked memory.
+const RING_DEPTH: usize = 256;
+
+/// Registered memory of a shard for direct I/O, in bytes. What does not fit is allocated.
+const IO_MEMORY: usize = 64 << 10;
+
+/// What a shard is started with.
+pub struct Plan {
+    /// Which shard.
+    pub shard: ShardId,
+    /// The CPU it is pinned to.
+    pub cpu: usize,
+    /// Where it counts.
+    pub block: Arc<Block>,
+    /// Its seat at the control board.
+    pub seat: Seat,
+    /// Told once the shard's body has ended or a panic has killed it.
+    pub ended: Sender<ShardId>,
+}
+
+/// A shard, as its body sees it.
+pub struct Shard {
+    /// Which shard.
+    pub id: ShardId,
+    /// Where it counts.
+    pub block: Arc<Block>,
+    /// Its seat at the control board.
+    pub seat: Seat,
+}
+
+/// A shard that can't be started, or has died.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ShardError {
+    /// The executor could not be made.
+    #[error("shard {shard} could not start on CPU {cpu}: {reason}")]
+    Start {
+        /// Which shard.
+        shard: ShardId,
+        /// On which CPU.
+        cpu: usize,
+        /// What the runtime said.
+        reason: String,
+    },
+    /// A panic that the shard could not survive.
+    #[error("shard {0} died of a panic")]
+    Died(ShardId),
+}
+
+/// A running shard.
+pub struct ShardThread<T: Send + 'static> {
+    shard: ShardId,
+    handle: glommio::ExecutorJoinHandle<T>,
+}
+
+impl<T: Send + 'static> ShardThread<T> {
+    /// Waits for the shard's body to end.
+    pub fn join(self) -> Result<T, ShardError> {
+        self.handle.join().map_err(|_| ShardError::Died(self.shard))
+    }
+}
+
+/// The CPUs this process may run on, ascending.
+pub fn cores() -> Vec<usize> {
+    let mut ids: Vec<usize> = core_affinity::get_core_ids().unwrap_or_default().iter().map(|core| core.id).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// Starts a shard and runs `body` on it. The shard ends when the body does.
+pub fn start<T, F>(plan: Plan, body: impl FnOnce(Shard) -> F + Send + 'static) -> Result<ShardThread<T>, ShardError>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + 'static,
+{
+    let Plan { shard, cpu, block, seat, ended } = plan;
+    let builder = LocalExecutorBuilder::new(Placement::Fixed(cpu))
+        .name(&format!("shard-{shard}"))
+        .ring_depth(RING_DEPTH)
+        .io_memory(IO_MEMORY)
+        .preempt_timer(PREEMPT);
+    let run = move || async move {
+        let _farewell = Farewell { shard, ended };
+        log::set_shard(shard);
+        glommio::spawn_local(heartbeat(block.clone())).detach();
+        let result = body(Shard { id: shard, block, seat }).await;
+        log::flush();
+        result
+    };
+    let handle = builder.spawn(run).map_err(|error| ShardError::Start { shard, cpu, reason: error.to_string() })?;
+    Ok(ShardThread { shard, handle })
+}
+
+/// Sends word when the shard's main task is gone, whichever way.
+struct Farewell {
+    shard: ShardId,
+    ended: Sender<ShardId>,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        // Nobody listens any more where the process is on its way out.
+        let _ = self.ended.send(self.shard);
+    }
+}
+
+async fn heartbeat(block: Arc<Block>) {
+    loop {
+        let asked = tick();
+        sleep(HEARTBEAT).await;
+        block.observe(Timing::Stall, tick().since(asked).saturating_sub(HEARTBEAT));
+        block.add(Counter::LogDropped, log::take_dropped());
+        log::flush();
+    }
+}

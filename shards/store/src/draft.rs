@@ -1,0 +1,136 @@
+//! A message as it arrives: in memory up to a size, in a body file beyond it.
+
+use crate::error::{StoreError, file_error};
+use crate::segments::sync_directory;
+use crate::store::Store;
+use glommio::io::{BufferedFile, OpenOptions};
+use ringpost_base::SpoolId;
+use ringpost_metrics::{Counter, Gauge};
+use ringpost_spool::BodyFile;
+use std::{path::PathBuf, rc::Rc};
+
+/// Bytes gathered before they are written to the body file. With what one read brings, this bounds a session's memory.
+const SPILL: usize = 128 << 10;
+
+struct Spill {
+    file: BufferedFile,
+    path: PathBuf,
+    len: u64,
+    crc: u32,
+}
+
+/// A message being received. Dropped, it is gone.
+pub struct Draft {
+    store: Rc<Store>,
+    id: SpoolId,
+    bytes: Vec<u8>,
+    /// What of `bytes` the memory gauge has been told.
+    counted: usize,
+    spill: Option<Spill>,
+}
+
+impl Draft {
+    pub(crate) fn new(store: Rc<Store>, id: SpoolId) -> Self {
+        let bytes = store.buffers.take();
+        Self { store, id, bytes, counted: 0, spill: None }
+    }
+
+    /// The message's id.
+    pub fn id(&self) -> SpoolId {
+        self.id
+    }
+
+    /// Where the message's bytes are to be appended. Look at [`Draft::is_heavy`] after each piece.
+    pub fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+
+    /// What is in memory of the message: all of it, unless it is large.
+    pub fn in_memory(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Length of the message so far, in bytes.
+    pub fn len(&self) -> u64 {
+        self.spill.as_ref().map_or(0, |spill| spill.len) + self.bytes.len() as u64
+    }
+
+    /// Whether nothing has come yet.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether so much is in memory that [`Draft::lighten`] must be called before more comes.
+    pub fn is_heavy(&self) -> bool {
+        let limit = if self.spill.is_some() { SPILL } else { self.store.options.inline_max.as_len() };
+        self.bytes.len() > limit
+    }
+
+    /// Tells the memory gauge what has come since.
+    pub fn account(&mut self) {
+        let block = &self.store.block;
+        match self.bytes.len().checked_sub(self.counted) {
+            Some(more) => block.raise(Gauge::MessageMemory, more as u64),
+            None => block.lower(Gauge::MessageMemory, (self.counted - self.bytes.len()) as u64),
+        }
+        self.counted = self.bytes.len();
+    }
+
+    /// Writes what is in memory to the body file, which is made if there is none yet.
+    pub async fn lighten(&mut self) -> Result<(), StoreError> {
+        if self.spill.is_none() {
+            let path = self.store.body_path(self.id);
+            let mut options = OpenOptions::new();
+            let opened = options.read(true).write(true).create(true).truncate(true).buffered_open(&path).await;
+            let file = opened.map_err(|error| file_error(&path, error))?;
+            self.spill = Some(Spill { file, path, len: 0, crc: 0 });
+        }
+        self.flush().await?;
+        self.account();
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), StoreError> {
+        let Some(spill) = &mut self.spill else { return Ok(()) };
+        let bytes = std::mem::take(&mut self.bytes);
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let len = bytes.len();
+        let crc = ringpost_spool::checksum(spill.crc, &bytes);
+        let wrote = spill.file.write_at(bytes, spill.len).await.map_err(|error| file_error(&spill.path, error))?;
+        if wrote != len {
+            return Err(file_error(&spill.path, format!("wrote {wrote} of {len} bytes")));
+        }
+        spill.crc = crc;
+        spill.len += len as u64;
+        Ok(())
+    }
+
+    /// The body file, whole, synced, and found in its directory after a crash; nothing if the message is in memory.
+    pub(crate) async fn seal(&mut self) -> Result<Option<BodyFile>, StoreError> {
+        self.flush().await?;
+        let Some(spill) = &self.spill else { return Ok(None) };
+        spill.file.fdatasync().await.map_err(|error| file_error(&spill.path, error))?;
+        self.store.block.add(Counter::SpoolSyncs, 1);
+        sync_directory(&self.store.bodies).await?;
+        Ok(Some(BodyFile { len: spill.len, crc: spill.crc }))
+    }
+
+    /// The bytes in memory; the draft has no claim on the body file any more.
+    pub(crate) fn into_bytes(mut self) -> Vec<u8> {
+        self.spill = None;
+        std::mem::take(&mut self.bytes)
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        self.store.block.lower(Gauge::MessageMemory, self.counted as u64);
+        self.store.buffers.give(std::mem::take(&mut self.bytes));
+        if let Some(spill) = self.spill.take() {
+            // Not committed: nothing refers to the file. Where it can't be removed, the next start does.
+            let _ = std::fs::remove_file(&spill.path);
+        }
+    }
+}

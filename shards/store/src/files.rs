@@ -1,0 +1,97 @@
+//! The thread beside a shard that writes Maildirs.
+//!
+//! Making, linking and syncing small files are operations that io_uring hands to kernel worker threads one by one; a
+//! thread of our own does them for a whole batch of messages, with two syncs for all of them. It gets [`Job`]s through a
+//! channel and answers each with a [`JobDone`] through the shard's inbox.
+
+use crate::maildir::{self, Maildirs};
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use ringpost_base::{ShardId, SpoolId};
+use ringpost_runtime::InboxSender;
+use ringpost_spool::BodyFile;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+/// Messages delivered together, at most.
+const BATCH_MAX: usize = 256;
+
+/// One message for some Maildirs.
+pub struct Job {
+    /// The message.
+    pub id: SpoolId,
+    /// The file's name, the same at every attempt.
+    pub name: String,
+    /// The Maildirs, each with the header that goes in front of its copy, and a number that comes back with its outcome.
+    pub places: Vec<(PathBuf, Vec<u8>, usize)>,
+    /// The message.
+    pub content: JobContent,
+    /// Whether an earlier attempt, or an earlier run, may have delivered it already.
+    pub again: bool,
+}
+
+/// A message's bytes for a job.
+#[derive(Clone)]
+pub enum JobContent {
+    /// Here.
+    Memory(Arc<Vec<u8>>),
+    /// In this file.
+    File(PathBuf, BodyFile),
+}
+
+/// What became of a job.
+pub struct JobDone {
+    /// The message.
+    pub id: SpoolId,
+    /// For each place its number, and why it failed if it did.
+    pub places: Vec<(usize, Result<(), String>)>,
+    /// Syncs made for the batch, told with its first job.
+    pub syncs: u64,
+}
+
+/// The files thread of one shard.
+pub struct FilesThread {
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FilesThread {
+    /// Starts it. Called before the shard is pinned, so that the thread may run wherever there is room.
+    pub fn start(shard: ShardId, done: InboxSender<JobDone>) -> std::io::Result<Self> {
+        let (jobs, queue) = unbounded();
+        let work = move || run(&queue, &done);
+        let thread = std::thread::Builder::new().name(format!("files-{shard}")).spawn(work)?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    /// Hands a job over. The queue's bound is the number of attempts that the shard has under way.
+    pub fn submit(&self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            // The thread ends only when this sender is dropped.
+            let _ = jobs.send(job);
+        }
+    }
+}
+
+impl Drop for FilesThread {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic there was reported by the panic hook.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn run(queue: &Receiver<Job>, done: &InboxSender<JobDone>) {
+    let mut maildirs = Maildirs::new();
+    while let Ok(first) = queue.recv() {
+        let batch: Vec<Job> = std::iter::once(first).chain(queue.try_iter().take(BATCH_MAX - 1)).collect();
+        let (results, syncs) = maildir::deliver(&mut maildirs, &batch);
+        // The jobs go first: the shard may want the messages' memory back.
+        let ids: Vec<SpoolId> = batch.into_iter().map(|job| job.id).collect();
+        for (number, (id, places)) in ids.into_iter().zip(results).enumerate() {
+            done.send(JobDone { id, places, syncs: if number == 0 { syncs } else { 0 } });
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! The task that does the log's operations, one write and sync at a time, so that what comes meanwhile is joined.
+
+use crate::store::Store;
+use ringpost_metrics::{Counter, Gauge, Timing};
+use ringpost_runtime::{sleep, tick};
+use ringpost_spool::{Completion, Failure, Op, Slot};
+use std::{rc::Rc, time::Duration};
+
+/// How long the log is left alone after an operation failed. What arrives meanwhile is refused.
+const FAILURE_PAUSE: Duration = Duration::from_millis(500);
+
+impl Store {
+    /// Does the log's operations for as long as the shard lives.
+    pub async fn pump(self: Rc<Self>) {
+        loop {
+            let op = self.spool.borrow_mut().poll_op();
+            match op {
+                Some(op) => self.perform(op).await,
+                None => self.work.heard().await,
+            }
+            self.publish();
+        }
+    }
+
+    async fn perform(self: &Rc<Self>, op: Op) {
+        match op {
+            Op::Create(slot) => self.create(slot).await,
+            Op::Write { slot, offset, bytes } => self.write(slot, offset, &bytes).await,
+            Op::Copy { id, location } => {
+                let read = self.segments.read(location.slot, location.offset, location.len as usize).await;
+                if let Err(error) = &read {
+                    tracing::error!(%error, id = %id, "message can't be read for compaction");
+                }
+                if !self.spool.borrow_mut().copied(id, read.ok().as_deref()) {
+                    tracing::error!(id = %id, slot = location.slot.0, offset = location.offset, "record is damaged");
+                }
+            }
+            Op::Remove(slot) => self.segments.remove(slot),
+        }
+    }
+
+    /// A segment is made beside the writing: messages wait for it only if there is no other.
+    async fn create(self: &Rc<Self>, slot: Slot) {
+        let must_wait = self.spool.borrow().stats().segments == 0;
+        let store = self.clone();
+        let work = async move {
+            let made = store.segments.create(slot).await;
+            let failed = made.is_err();
+            if let Err(error) = made {
+                tracing::error!(%error, "spool segment could not be made");
+                store.block.add(Counter::SpoolErrors, 1);
+            }
+            let completions = store.spool.borrow_mut().created(slot, !failed);
+            store.finish(failed, completions).await;
+            store.work.ring();
+        };
+        if must_wait {
+            work.await;
+        } else {
+            ringpost_runtime::spawn("make a spool segment", work);
+        }
+    }
+
+    async fn write(&self, slot: Slot, offset: u64, bytes: &[u8]) {
+        let since = tick();
+        let wrote = self.segments.write(slot, offset, bytes).await;
+        self.block.add(Counter::SpoolSyncs, 1);
+        self.block.observe(Timing::SpoolSync, tick().since(since));
+        let failed = wrote.is_err();
+        match &wrote {
+            Ok(()) => self.block.add(Counter::SpoolBytes, bytes.len() as u64),
+            Err(error) => {
+                tracing::error!(%error, "spool could not be written");
+                self.block.add(Counter::SpoolErrors, 1);
+            }
+        }
+        let completions = self.spool.borrow_mut().written(!failed);
+        self.finish(failed, completions).await;
+    }
+
+    /// Answers those who wait; after a failure, gives the disk a pause in which no new message begins.
+    async fn finish(&self, failed: bool, completions: Vec<Completion>) {
+        self.failing.set(failed);
+        self.block.set(Gauge::SpoolFailing, u64::from(failed));
+        let hit = failed && !completions.is_empty();
+        self.complete(completions);
+        if failed {
+            self.refusing.set(self.refusing.get() || hit);
+            sleep(FAILURE_PAUSE).await;
+            self.refusing.set(false);
+        }
+    }
+
+    fn complete(&self, completions: Vec<Completion>) {
+        for Completion { token, result } in completions {
+            let waiting = self.waiting.borrow_mut().remove(&token.0);
+            let Some(waiting) = waiting else { continue };
+            self.observe_commit(waiting.since);
+            if result.is_err() {
+                self.block.add(Counter::SpoolErrors, 1);
+            }
+            waiting.promise.keep(result.inspect_err(|failure: &Failure| {
+                tracing::warn!(%failure, "message could not be stored");
+            }));
+        }
+    }
+
+    fn publish(&self) {
+        let stats = self.spool.borrow().stats();
+        self.block.set(Gauge::SpoolSegments, stats.segments as u64);
+        let counted = self.block.counter(Counter::SpoolRecords);
+        self.block.add(Counter::SpoolRecords, stats.records.saturating_sub(counted));
+        let compacted = self.block.counter(Counter::SpoolCompacted);
+        self.block.add(Counter::SpoolCompacted, stats.compacted.saturating_sub(compacted));
+    }
+}

@@ -1,0 +1,243 @@
+//! The store of one shard.
+
+use crate::draft::Draft;
+use crate::error::{StoreError, file_error};
+use crate::segments::Segments;
+use glommio::io::BufferedFile;
+use ringpost_base::{SpoolId, Tick};
+use ringpost_metrics::{Block, Counter, Gauge, Timing};
+use ringpost_runtime::BufferPool;
+use ringpost_runtime::local::{Bell, Promise, promise};
+use ringpost_runtime::tick;
+use ringpost_spool::{BodyFile, Content, Failure, MessageParts, Options, Receipt, Spool, Token, parse_message};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What the store may hold in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// Bytes of accepted messages kept in memory for delivery.
+    pub hot_bytes: u64,
+}
+
+/// A message that is accepted and not settled.
+struct Held {
+    size: u64,
+    body_file: Option<BodyFile>,
+    hot: Option<Hot>,
+}
+
+#[derive(Clone)]
+struct Hot {
+    envelope: Rc<[u8]>,
+    bytes: Arc<Vec<u8>>,
+}
+
+/// A message given back for delivery.
+pub struct Loaded {
+    /// The stored envelope.
+    pub envelope: Rc<[u8]>,
+    /// Its bytes.
+    pub content: LoadedContent,
+}
+
+/// Where a message's bytes are.
+#[derive(Clone)]
+pub enum LoadedContent {
+    /// Here.
+    Memory(Arc<Vec<u8>>),
+    /// In this file, of this length and checksum.
+    File(PathBuf, BodyFile),
+}
+
+/// A message somebody waits for, while its record is on its way.
+pub(crate) struct Waiting {
+    pub(crate) promise: Promise<Result<Receipt, Failure>>,
+    pub(crate) since: Tick,
+}
+
+/// The spool of one shard, with its files.
+pub struct Store {
+    pub(crate) options: Options,
+    pub(crate) block: Arc<Block>,
+    pub(crate) buffers: BufferPool,
+    pub(crate) bodies: PathBuf,
+    pub(crate) segments: Segments,
+    pub(crate) spool: RefCell<Spool>,
+    pub(crate) waiting: RefCell<HashMap<u64, Waiting>>,
+    pub(crate) work: Bell,
+    /// The last operation on the log failed.
+    pub(crate) failing: Cell<bool>,
+    /// It failed a moment ago, and messages with it.
+    pub(crate) refusing: Cell<bool>,
+    budget: Budget,
+    held: RefCell<HashMap<SpoolId, Held>>,
+    hot_bytes: Cell<u64>,
+    next_token: Cell<u64>,
+}
+
+impl Store {
+    pub(crate) fn new(directory: &Path, options: Options, spool: Spool, block: Arc<Block>, budget: Budget) -> Rc<Self> {
+        Rc::new(Self {
+            options,
+            block,
+            buffers: BufferPool::default(),
+            bodies: directory.join("body"),
+            segments: Segments::new(directory, options.segment_size.0),
+            spool: RefCell::new(spool),
+            waiting: RefCell::default(),
+            work: Bell::default(),
+            failing: Cell::new(false),
+            refusing: Cell::new(false),
+            budget,
+            held: RefCell::default(),
+            hot_bytes: Cell::new(0),
+            next_token: Cell::new(0),
+        })
+    }
+
+    /// A place for a message that begins to arrive.
+    pub fn draft(self: &Rc<Self>, id: SpoolId) -> Draft {
+        Draft::new(self.clone(), id)
+    }
+
+    /// Makes a message durable. Whoever drops this while it waits leaves the message in the log, unanswered: it is then
+    /// delivered although its sender was not told, which is the one mistake that loses nothing.
+    pub async fn commit(self: &Rc<Self>, mut draft: Draft, envelope: &[u8]) -> Result<Receipt, Failure> {
+        let since = tick();
+        let id = draft.id();
+        let body_file = draft.seal().await.map_err(|error| {
+            tracing::error!(%error, id = %id, "body file could not be made durable");
+            self.block.add(Counter::SpoolErrors, 1);
+            Failure::Io
+        })?;
+        let (promise, answer) = promise();
+        let parts = MessageParts { id, envelope, bytes: draft.in_memory(), body_file };
+        let token = self.await_token(Waiting { promise, since });
+        self.spool.borrow_mut().append(token, &parts);
+        self.work.ring();
+        let receipt = answer.wait().await.unwrap_or(Err(Failure::Io))?;
+        let size = draft.len();
+        self.hold(id, size, body_file, Some((envelope, draft.into_bytes())));
+        Ok(receipt)
+    }
+
+    pub(crate) fn await_token(&self, waiting: Waiting) -> Token {
+        let token = self.next_token.get();
+        self.next_token.set(token + 1);
+        self.waiting.borrow_mut().insert(token, waiting);
+        Token(token)
+    }
+
+    /// Enters an accepted message, its bytes kept in memory if the budget allows.
+    pub(crate) fn hold(&self, id: SpoolId, size: u64, body_file: Option<BodyFile>, hot: Option<(&[u8], Vec<u8>)>) {
+        let mut kept = None;
+        if let Some((envelope, bytes)) = hot {
+            let fits = body_file.is_none() && self.hot_bytes.get() + bytes.len() as u64 <= self.budget.hot_bytes;
+            if fits {
+                self.hot_bytes.set(self.hot_bytes.get() + bytes.len() as u64);
+                self.block.raise(Gauge::MessageMemory, bytes.len() as u64);
+                kept = Some(Hot { envelope: envelope.into(), bytes: Arc::new(bytes) });
+            } else {
+                self.buffers.give(bytes);
+            }
+        }
+        self.block.raise(Gauge::SpoolBacklog, size);
+        self.block.raise(Gauge::QueueMessages, 1);
+        self.held.borrow_mut().insert(id, Held { size, body_file, hot: kept });
+    }
+
+    /// Gives an accepted message back.
+    pub async fn load(&self, id: SpoolId) -> Result<Loaded, StoreError> {
+        if let Some(loaded) = self.load_hot(id) {
+            return Ok(loaded);
+        }
+        let location = self.spool.borrow().locate(id).ok_or(StoreError::Unknown(id))?;
+        let bytes = self.segments.read(location.slot, location.offset, location.len as usize).await?;
+        let record = parse_message(&bytes, location.key).map_err(|_| StoreError::Damaged(id))?;
+        let content = match record.content {
+            Content::Inline(bytes) => LoadedContent::Memory(Arc::new(bytes.to_vec())),
+            Content::File(file) => LoadedContent::File(self.body_path(id), file),
+        };
+        Ok(Loaded { envelope: record.envelope.into(), content })
+    }
+
+    /// Gives an accepted message back if it is in memory.
+    pub fn load_hot(&self, id: SpoolId) -> Option<Loaded> {
+        let held = self.held.borrow();
+        let hot = held.get(&id)?.hot.as_ref()?;
+        Some(Loaded { envelope: hot.envelope.clone(), content: LoadedContent::Memory(hot.bytes.clone()) })
+    }
+
+    /// The message is delivered: forget it.
+    pub fn settle(&self, id: SpoolId) {
+        let Some(held) = self.held.borrow_mut().remove(&id) else { return };
+        self.block.lower(Gauge::SpoolBacklog, held.size);
+        self.block.lower(Gauge::QueueMessages, 1);
+        if let Some(hot) = held.hot {
+            self.hot_bytes.set(self.hot_bytes.get() - hot.bytes.len() as u64);
+            self.block.lower(Gauge::MessageMemory, hot.bytes.len() as u64);
+            if let Ok(bytes) = Arc::try_unwrap(hot.bytes) {
+                self.buffers.give(bytes);
+            }
+        }
+        if held.body_file.is_some() {
+            // A record whose body file is gone counts as settled at the next start.
+            let path = self.body_path(id);
+            if let Err(error) = std::fs::remove_file(&path) {
+                tracing::warn!(%error, path = %path.display(), "body file of a delivered message can't be removed");
+            }
+        }
+        self.spool.borrow_mut().settle(id);
+        self.work.ring();
+    }
+
+    /// These recipients, by number, are done; the others are not.
+    pub fn progress(&self, id: SpoolId, done: &[u32]) {
+        self.spool.borrow_mut().progress(id, done);
+        self.work.ring();
+    }
+
+    /// Whether the spool could not write, the last time it tried.
+    pub fn is_failing(&self) -> bool {
+        self.failing.get()
+    }
+
+    /// Whether messages should not even begin: the spool failed a moment ago.
+    pub fn is_refusing(&self) -> bool {
+        self.refusing.get()
+    }
+
+    pub(crate) fn body_path(&self, id: SpoolId) -> PathBuf {
+        self.bodies.join(format!("{id}.body"))
+    }
+
+    /// Counts how long a commit took.
+    pub(crate) fn observe_commit(&self, since: Tick) {
+        self.block.observe(Timing::SpoolCommit, tick().since(since));
+    }
+
+    /// Waits until everything staged is written, then closes the files. Nothing may be committed any more.
+    pub async fn close(&self) {
+        while !self.spool.borrow().is_idle() && !self.failing.get() {
+            ringpost_runtime::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        self.segments.close().await;
+    }
+}
+
+/// Looks whether a body file is there and as long as its record says.
+pub(crate) async fn body_is_whole(path: &Path, file: BodyFile) -> Result<bool, StoreError> {
+    match BufferedFile::open(path).await {
+        Err(_) if !path.exists() => Ok(false),
+        Err(error) => Err(file_error(path, error)),
+        Ok(open) => {
+            let size = open.file_size().await.map_err(|error| file_error(path, error))?;
+            let _ = open.close().await;
+            Ok(size == file.len)
+        }
+    }
+}
