@@ -1,1 +1,33 @@
-fn main() {}
+//! The `ringpost` binary: command line, lifecycle, wiring.
+
+mod check;
+mod cli;
+mod health;
+mod lifecycle;
+mod plan;
+mod shard;
+mod signals;
+mod state;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Mail passes through many small buffers of like size; this allocator gives their memory back to the system.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let arguments = cli::Arguments::parse();
+    let result = match arguments.command {
+        cli::Command::Serve(options) => lifecycle::serve(&options),
+        cli::Command::Check(options) => check::check(&options),
+        cli::Command::Config(cli::ConfigCommand::Show(options)) => check::show(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ringpost: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

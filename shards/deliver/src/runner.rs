@@ -10,7 +10,7 @@ use ringpost_queue::{Attempt, Item, Outcome, Queue, Routes, Verdict};
 use ringpost_runtime::local::Bell;
 use ringpost_runtime::{Inbox, Pace, after, now, spawn, tick};
 use ringpost_store::{FilesThread, Job, JobContent, JobDone, Loaded, LoadedContent, Store};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -52,6 +52,7 @@ pub struct Runner {
     block: Arc<Block>,
     work: Bell,
     under_way: RefCell<HashMap<SpoolId, UnderWay>>,
+    stopped: Cell<bool>,
 }
 
 impl Runner {
@@ -59,13 +60,28 @@ impl Runner {
     pub fn new(setup: RunnerSetup) -> Rc<Self> {
         let RunnerSetup { queue, store, files, routes, targets, block } = setup;
         let (queue, under_way) = (RefCell::new(queue), RefCell::default());
-        Rc::new(Self { queue, store, files, routes, targets, block, work: Bell::default(), under_way })
+        Rc::new(Self {
+            queue,
+            store,
+            files,
+            routes,
+            targets,
+            block,
+            work: Bell::default(),
+            under_way,
+            stopped: Cell::new(false),
+        })
     }
 
     /// Adds an accepted message.
     pub fn push(&self, item: Item) {
         self.queue.borrow_mut().push(item);
         self.work.ring();
+    }
+
+    /// Begins no further attempt: what is not delivered yet is left to the next start.
+    pub fn stop(&self) {
+        self.stopped.set(true);
     }
 
     /// Attempts under way.
@@ -77,7 +93,7 @@ impl Runner {
     pub async fn run(self: Rc<Self>) {
         let mut pace = Pace::default();
         loop {
-            let attempt = self.queue.borrow_mut().next(tick());
+            let attempt = if self.stopped.get() { None } else { self.queue.borrow_mut().next(tick()) };
             match attempt {
                 Some(attempt) => self.attempt(attempt),
                 None => self.rest().await,

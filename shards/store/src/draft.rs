@@ -12,6 +12,11 @@ use std::{path::PathBuf, rc::Rc};
 /// Bytes gathered before they are written to the body file. With what one read brings, this bounds a session's memory.
 const SPILL: usize = 128 << 10;
 
+/// The same while the core is at its limit of memory for messages.
+const SPILL_TIGHT: usize = 16 << 10;
+
+const _: () = assert!(SPILL_TIGHT < SPILL);
+
 struct Spill {
     file: BufferedFile,
     path: PathBuf,
@@ -62,7 +67,11 @@ impl Draft {
 
     /// Whether so much is in memory that [`Draft::lighten`] must be called before more comes.
     pub fn is_heavy(&self) -> bool {
-        let limit = if self.spill.is_some() { SPILL } else { self.store.options.inline_max.as_len() };
+        let limit = match self.spill {
+            _ if self.store.is_tight() => SPILL_TIGHT,
+            Some(_) => SPILL,
+            None => self.store.options.inline_max.as_len(),
+        };
         self.bytes.len() > limit
     }
 

@@ -19,6 +19,8 @@ use std::sync::Arc;
 /// What the store may hold in memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Budget {
+    /// Bytes of messages of any kind, above which arriving ones go to the disk early.
+    pub message_bytes: u64,
     /// Bytes of accepted messages kept in memory for delivery.
     pub hot_bytes: u64,
 }
@@ -104,8 +106,8 @@ impl Store {
         Draft::new(self.clone(), id)
     }
 
-    /// Makes a message durable. Whoever drops this while it waits leaves the message in the log, unanswered: it is then
-    /// delivered although its sender was not told, which is the one mistake that loses nothing.
+    /// Makes a message durable. Dropped while it waits, it may leave the message in the log although nobody was told;
+    /// the next start delivers it, or, where it had a body file, forgets it.
     pub async fn commit(self: &Rc<Self>, mut draft: Draft, envelope: &[u8]) -> Result<Receipt, Failure> {
         let since = tick();
         let id = draft.id();
@@ -123,6 +125,10 @@ impl Store {
         let size = draft.len();
         self.hold(id, size, body_file, Some((envelope, draft.into_bytes())));
         Ok(receipt)
+    }
+
+    pub(crate) fn is_tight(&self) -> bool {
+        self.block.gauge(Gauge::MessageMemory) > self.budget.message_bytes
     }
 
     pub(crate) fn await_token(&self, waiting: Waiting) -> Token {

@@ -1,0 +1,75 @@
+//! Room for many connections: open files, and local addresses to connect from.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use anyhow::{Result, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::client::Target;
+
+/// Descriptors that aren't connections: the runtime's, files, timers.
+const DESCRIPTORS_SPARE: u64 = 200;
+
+/// Connections that one local address can hold to one target. The kernel's default range of ports is 28,231 long; some
+/// of them rest in TIME_WAIT or serve others.
+const CONNECTIONS_PER_SOURCE_MAX: u64 = 25_000;
+
+/// Raises the limit on open files to what so many connections need: the soft one up to the hard one, and the hard one
+/// too where this process may.
+pub(crate) fn raise_open_files(connections: u64, per_connection: u64) -> Result<()> {
+    let wanted = connections * per_connection + DESCRIPTORS_SPARE;
+    let limit = getrlimit(Resource::Nofile);
+    let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= wanted);
+    if enough(limit.current) {
+        return Ok(());
+    }
+    let maximum = if enough(limit.maximum) { limit.maximum } else { Some(wanted) };
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
+    ensure!(
+        raised.is_ok(),
+        "{connections} connections need {wanted} open files, but this process may have only {}: raise it with \
+         'ulimit -Hn {wanted}' as root, or LimitNOFILE=",
+        limit.maximum.unwrap_or(u64::MAX)
+    );
+    Ok(())
+}
+
+/// Local addresses for so many connections. Towards a loopback target there are 16 million to choose from; towards
+/// others they must be given.
+pub(crate) fn sources_for(given: Vec<IpAddr>, targets: &[Target], connections: u64) -> Result<Vec<IpAddr>> {
+    let needed = connections.div_ceil(CONNECTIONS_PER_SOURCE_MAX * targets.len() as u64);
+    if given.len() as u64 >= needed || needed <= 1 {
+        return Ok(given);
+    }
+    let loopback = |target: &Target| matches!(target.address.ip(), IpAddr::V4(address) if address.is_loopback());
+    ensure!(
+        given.is_empty() && targets.iter().all(loopback),
+        "{connections} connections need {needed} local addresses, {CONNECTIONS_PER_SOURCE_MAX} connections each: give \
+         them with --source"
+    );
+    let first = u32::from(Ipv4Addr::new(127, 1, 0, 1));
+    Ok((0..needed as u32).map(|index| IpAddr::V4(Ipv4Addr::from(first + index))).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::pki_types::ServerName;
+
+    fn target(address: &str) -> Target {
+        let name = ServerName::try_from("mx.example").expect("valid");
+        Target { address: address.parse().expect("valid"), name }
+    }
+
+    #[test]
+    fn sources_are_added_only_where_they_are_needed_and_known_to_exist() {
+        let local = [target("127.0.0.1:25")];
+        let remote = [target("192.0.2.1:25")];
+        assert_eq!(sources_for(vec![], &local, 25_000).map(|s| s.len()).ok(), Some(0));
+        assert_eq!(sources_for(vec![], &local, 60_000).map(|s| s.len()).ok(), Some(3));
+        assert_eq!(sources_for(vec![], &remote, 60_000).ok(), None);
+        let given = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        assert_eq!(sources_for(given.clone(), &local, 60_000).ok(), None);
+        assert_eq!(sources_for(given.clone(), &remote, 10).ok(), Some(given));
+    }
+}

@@ -1,0 +1,167 @@
+//! What runs on a shard: its spool, its queue, its listeners, from start to stop.
+
+use crate::plan::{Core, hot_share};
+use crossbeam::channel::Sender;
+use ringpost_base::ShardId;
+use ringpost_config::Config;
+use ringpost_control::{Phase, Seat};
+use ringpost_deliver::{Runner, RunnerSetup, Target};
+use ringpost_message::Envelope;
+use ringpost_net::{Acceptor, Bound, Table, serve};
+use ringpost_policy::Policy;
+use ringpost_queue::{Item, Queue, Routes};
+use ringpost_runtime::local::Bell;
+use ringpost_runtime::{Inbox, Shard, entropy, sleep, spawn, tick};
+use ringpost_serve::{Mx, MxSetup};
+use ringpost_smtp::TlsUse;
+use ringpost_store::{Budget, FilesThread, JobDone, Opened, Orphans, Store, open};
+use std::cell::Cell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How long attempts under way may take to end once the sessions have.
+const ATTEMPTS_END: Duration = Duration::from_secs(5);
+
+/// How often the stop looks whether something has ended.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// A listener's socket for one shard.
+pub(crate) struct Socket {
+    pub(crate) bound: Bound,
+    pub(crate) name: String,
+    pub(crate) tls: TlsUse,
+}
+
+/// What a shard gets from the main thread.
+pub(crate) struct Equipment {
+    pub(crate) core: Core,
+    pub(crate) config: Config,
+    pub(crate) state_dir: PathBuf,
+    pub(crate) directory: PathBuf,
+    pub(crate) orphans: Orphans,
+    pub(crate) acceptor: Acceptor,
+    pub(crate) sockets: Vec<Socket>,
+    pub(crate) files: FilesThread,
+    pub(crate) inbox: Inbox<JobDone>,
+    /// Told once: whether the shard's storage is open.
+    pub(crate) opened: Sender<(ShardId, Result<(), String>)>,
+}
+
+/// Runs the shard until the server stops.
+pub(crate) async fn run(shard: Shard, equipment: Equipment) {
+    let Shard { id, block, mut seat } = shard;
+    let Equipment { core, config, state_dir, directory, orphans, acceptor, sockets, files, inbox, opened } = equipment;
+    let memory = core.capacity.message_memory;
+    let budget = Budget { message_bytes: memory.0, hot_bytes: hot_share(memory) };
+    let open = open(id, &directory, orphans, config.spool, entropy(), block.clone(), budget).await;
+    let Opened { store, recovered } = match open {
+        Ok(opened) => opened,
+        Err(error) => {
+            // The main thread gives up the start; there is nobody to tell if it is gone already.
+            let _ = opened.send((id, Err(error.to_string())));
+            return;
+        }
+    };
+    let _ = opened.send((id, Ok(())));
+    let names = config.targets.iter().map(|target| target.name.as_str());
+    let numbers: Vec<&str> = names.collect();
+    let routes = config.policy.domains.iter().filter_map(|domain| {
+        let number = numbers.iter().position(|name| *name == domain.target)?;
+        Some((domain.name.as_str(), number))
+    });
+    let runner = Runner::new(RunnerSetup {
+        queue: Queue::new(config.queue),
+        store: store.clone(),
+        files,
+        routes: Routes::new(routes),
+        targets: Target::all(&config, &state_dir),
+        block: block.clone(),
+    });
+    for message in recovered {
+        let recipients = Envelope::decode(&message.envelope).map_or(1, |envelope| envelope.recipients.len());
+        runner.push(Item::recovered(message.id, recipients as u32, &message.done));
+    }
+    let accepted = runner.clone();
+    let mx = Mx::new(MxSetup {
+        shard: id,
+        entropy: entropy(),
+        options: Rc::new(config.smtp.clone()),
+        policy: Policy::new(config.policy.clone()),
+        capacity: core.capacity,
+        command_timeout: config.limits.command_timeout.0,
+        data_timeout: config.limits.data_timeout.0,
+        acceptor,
+        store: store.clone(),
+        block: block.clone(),
+        accepted: Box::new(move |item| accepted.push(item)),
+    });
+    if !wait_for(&mut seat, |phase| matches!(phase, Phase::Ready | Phase::Degraded)).await {
+        return close(&store, &seat).await;
+    }
+    spawn("deliver", runner.clone().run());
+    spawn("collect deliveries", runner.clone().collect(inbox));
+    let table = Table::new();
+    spawn("sweep connections", table.clone().keep_swept());
+    let listening = Rc::new(Cell::new(sockets.len()));
+    let stops: Vec<Rc<Bell>> = sockets.iter().map(|_| Rc::new(Bell::default())).collect();
+    for (socket, stop) in sockets.into_iter().zip(stops.iter().cloned()) {
+        let listener = mx.listener(&socket.name, socket.tls);
+        let (table, block, listening) = (table.clone(), block.clone(), listening.clone());
+        spawn("listen", async move {
+            let take = move |connection| listener.take(connection);
+            let stopped = async move { stop.heard().await };
+            if let Err(error) = serve(socket.bound, table, block, take, stopped).await {
+                tracing::error!(%error, "listener failed");
+            }
+            listening.set(listening.get() - 1);
+        });
+    }
+    wait_for(&mut seat, Phase::is_final).await;
+    stops.iter().for_each(|stop| stop.ring());
+    drain(&table, &listening, config.server.drain_timeout.0).await;
+    end_attempts(&runner).await;
+    close(&store, &seat).await;
+}
+
+/// Acknowledges what is published until a phase comes that fits; false if the server stops before.
+async fn wait_for(seat: &mut Seat, fits: impl Fn(Phase) -> bool) -> bool {
+    loop {
+        let state = seat.changed().await;
+        seat.acknowledge(state);
+        if fits(state.phase) {
+            return true;
+        }
+        if state.phase.is_final() {
+            return false;
+        }
+    }
+}
+
+/// Lets the listeners finish their last call and the sessions their messages; cuts off what is left at the deadline.
+async fn drain(table: &Rc<Table>, listening: &Cell<usize>, within: Duration) {
+    table.stop();
+    let deadline = tick().deadline(within);
+    let mut cut_off = false;
+    while listening.get() > 0 || !table.is_empty() {
+        sleep(LOOK).await;
+        if deadline.passed(tick()) && !cut_off {
+            tracing::warn!(sessions = table.len() as u64, "drain deadline passed, sessions are cut off");
+            table.cut_off();
+            cut_off = true;
+        }
+    }
+}
+
+async fn end_attempts(runner: &Runner) {
+    let deadline = tick().deadline(ATTEMPTS_END);
+    runner.stop();
+    while runner.in_flight() > 0 && !deadline.passed(tick()) {
+        sleep(LOOK).await;
+    }
+}
+
+async fn close(store: &Store, seat: &Seat) {
+    store.close().await;
+    seat.acknowledge(seat.state());
+}

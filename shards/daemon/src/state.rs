@@ -1,0 +1,51 @@
+//! The state directory: made, written to once to see that it can be, and locked against a second server.
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::{FlockOperation, flock};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+/// The state directory, held by this process.
+pub(crate) struct StateDir {
+    path: PathBuf,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+impl StateDir {
+    pub(crate) fn open(configured: &str) -> Result<Self> {
+        let advice = "choose another with `state_dir` under [server], or give this user the right to write there";
+        let path = Path::new(configured);
+        fs::create_dir_all(path)
+            .with_context(|| format!("{configured}: the state directory can't be made; {advice}"))?;
+        let path = path.canonicalize().with_context(|| format!("{configured}: the state directory can't be found"))?;
+        let name = path.join("lock");
+        let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&name);
+        let mut lock =
+            opened.with_context(|| format!("{}: the state directory can't be written to; {advice}", path.display()))?;
+        if flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
+            bail!(
+                "{}: another ringpost uses this state directory: stop it, or give this one its own `state_dir`",
+                path.display()
+            );
+        }
+        let pid = format!("{}\n", std::process::id());
+        lock.set_len(0)
+            .and_then(|()| lock.write_all(pid.as_bytes()))
+            .with_context(|| format!("{}: the state directory can't be written to; {advice}", path.display()))?;
+        Ok(Self { path, _lock: lock })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn spool(&self) -> PathBuf {
+        self.path.join("spool")
+    }
+
+    pub(crate) fn tls(&self) -> PathBuf {
+        self.path.join("tls")
+    }
+}
