@@ -91,6 +91,7 @@ impl Config {
         page.quoted("segment_size", self.spool.segment_size);
         page.quoted("inline_max", self.spool.inline_max);
         page.quoted("batch_max", self.spool.batch_max);
+        page.quoted("commit_delay", self.spool.commit_delay);
 
         page.section("[queue]");
         page.quoted("retry_first", self.queue.retry_first);

@@ -1,6 +1,6 @@
 //! What an operator can choose about the spool.
 
-use ringpost_base::ByteCount;
+use ringpost_base::{ByteCount, Span};
 
 /// Options of one shard's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,10 +11,18 @@ pub struct Options {
     pub inline_max: ByteCount,
     /// Most bytes joined in one write and sync.
     pub batch_max: ByteCount,
+    /// How long a commit waits for other messages that are under way on the same core, so that they share its sync. A
+    /// message that is alone does not wait.
+    pub commit_delay: Span,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_size: ByteCount::mib(16), inline_max: ByteCount::kib(256), batch_max: ByteCount::mib(2) }
+        Self {
+            segment_size: ByteCount::mib(16),
+            inline_max: ByteCount::kib(256),
+            batch_max: ByteCount::mib(2),
+            commit_delay: Span::millis(1),
+        }
     }
 }

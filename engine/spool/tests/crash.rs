@@ -18,7 +18,12 @@ impl Dice {
 }
 
 fn options() -> Options {
-    Options { segment_size: ByteCount::kib(64), inline_max: ByteCount::kib(8), batch_max: ByteCount::kib(16) }
+    Options {
+        segment_size: ByteCount::kib(64),
+        inline_max: ByteCount::kib(8),
+        batch_max: ByteCount::kib(16),
+        ..Options::default()
+    }
 }
 
 /// Segment files; what a write left unsynced may be there after a crash block by block, or not at all.

@@ -2,9 +2,12 @@
 
 use crate::store::Store;
 use ringpost_metrics::{Counter, Gauge, Timing};
-use ringpost_runtime::{sleep, tick};
+use ringpost_runtime::{after, sleep, tick};
 use ringpost_spool::{Completion, Failure, Op, Slot};
 use std::{rc::Rc, time::Duration};
+
+/// Messages in a batch from which waiting for more is not worth it.
+const BATCH_ENOUGH: usize = 16;
 
 /// How long the log is left alone after an operation failed. What arrives meanwhile is refused.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
@@ -13,12 +16,30 @@ impl Store {
     /// Does the log's operations for as long as the shard lives.
     pub async fn pump(self: Rc<Self>) {
         loop {
+            self.gather().await;
             let op = self.spool.borrow_mut().poll_op();
             match op {
                 Some(op) => self.perform(op).await,
                 None => self.work.heard().await,
             }
             self.publish();
+        }
+    }
+
+    /// Waits a little for messages that are under way, so that one sync serves more of them: only while there are some, and
+    /// not once enough have come.
+    async fn gather(&self) {
+        let deadline = tick().deadline(self.options.commit_delay.0);
+        loop {
+            let staged = self.waiting.borrow().len();
+            let under_way = self.block.gauge(Gauge::MessagesInFlight) as usize;
+            let now = tick();
+            if staged == 0 || staged >= under_way.min(BATCH_ENOUGH) || deadline.passed(now) {
+                return;
+            }
+            if after(deadline.0.since(now), self.work.heard()).await.is_none() {
+                return;
+            }
         }
     }
 

@@ -33,6 +33,13 @@ pub(crate) static SPOOL: Section = Section {
             "The most bytes that are joined in one write and sync; at least twice `inline_max`. More helps a slow disk \
              under many sessions.",
         ),
+        Key::new(
+            "commit_delay",
+            Kind::Time { min: Span::millis(0), max: Span::millis(100) },
+            r#""1ms""#,
+            "How long a commit waits for other messages that are under way on the same core, so that they share its \
+             sync. A message that is alone does not wait. More spares a slow disk and delays the 250; `0s` never waits.",
+        ),
     ],
 };
 
@@ -87,7 +94,8 @@ pub(crate) fn spool(root: &Table<'_>) -> (ringpost_spool::Options, Setting<ByteC
     table.reader.require(batch.0 >= 2 * inline.0, &[batch_max.spot(), inline_max.spot()], || {
         format!("a batch of {batch} is less than twice spool.inline_max, {inline}")
     });
-    (ringpost_spool::Options { segment_size: segment, inline_max: inline, batch_max: batch }, inline_max)
+    let commit_delay = table.time("commit_delay", default.commit_delay).value;
+    (ringpost_spool::Options { segment_size: segment, inline_max: inline, batch_max: batch, commit_delay }, inline_max)
 }
 
 pub(crate) fn queue(root: &Table<'_>) -> ringpost_queue::Options {
