@@ -10,6 +10,8 @@ pub async fn contain<T>(future: impl Future<Output = T>) -> Result<T, String> {
 
 /// Runs a future as a detached task of this shard. A panic in it is logged with the task's name and goes no further.
 pub fn spawn(name: &'static str, future: impl Future<Output = ()> + 'static) {
+    // Boxed once: each layer of async around it would otherwise keep room for it twice.
+    let future = Box::pin(future);
     let task = async move {
         if let Err(panic) = contain(future).await {
             tracing::error!(task = name, panic, "task panicked");

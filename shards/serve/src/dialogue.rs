@@ -120,18 +120,21 @@ impl<'a> Dialogue<'a> {
             .await
     }
 
-    /// Does what a step asks for. A step that comes back ends the message, or, if it is `Close`, the session.
+    /// Does what a step asks for. What is long and rare is boxed: an idle session pays for its future's size.
+    /// A step that comes back ends the message, or, if it is `Close`, the session.
     async fn take(&mut self, step: Step, connection: &mut Connection) -> Result<Option<Step>, Closed> {
         Ok(match step {
             Step::Need => {
                 self.flush(connection).await?;
-                self.lighten().await;
+                if self.is_heavy() {
+                    Box::pin(self.lighten()).await;
+                }
                 None
             }
             Step::Mail(mail) => self.mail(mail),
             Step::Rcpt(rcpt) => self.rcpt(&rcpt),
             Step::Begin => self.begin(),
-            Step::End => self.finish().await,
+            Step::End => Box::pin(self.finish()).await,
             Step::Abandoned(why) => {
                 self.mx.block().add(Counter::MessagesRejected, 1);
                 tracing::info!(session = %self.id, peer = %self.peer.ip(), reason = ?why, "message refused");
@@ -139,7 +142,7 @@ impl<'a> Dialogue<'a> {
             }
             Step::StartTls => {
                 self.flush(connection).await?;
-                self.secure(connection).await?;
+                Box::pin(self.secure(connection)).await?;
                 None
             }
             Step::Reset | Step::Close => Some(step),
@@ -159,7 +162,10 @@ impl<'a> Dialogue<'a> {
                 block.add(row, u64::from(count));
             }
         }
-        connection.send(&mut self.out).await
+        let sent = connection.send(&mut self.out).await;
+        // An idle session holds no memory for output either.
+        self.out = Vec::new();
+        sent
     }
 
     /// Shakes hands, and forgets what was said before.
@@ -247,12 +253,14 @@ impl<'a> Dialogue<'a> {
         self.session.answer_begin(None, &mut self.out)
     }
 
+    fn is_heavy(&self) -> bool {
+        let body = self.message.as_ref().and_then(|message| message.body.as_ref());
+        body.is_some_and(|body| !body.broken && body.draft.is_heavy())
+    }
+
     /// Moves a large body out of memory as it comes.
     async fn lighten(&mut self) {
         let Some(body) = self.message.as_mut().and_then(|message| message.body.as_mut()) else { return };
-        if body.broken || !body.draft.is_heavy() {
-            return;
-        }
         if body.headers.is_none() {
             body.headers = Some(Headers::walk(&body.draft.in_memory()[body.trace..]));
         }

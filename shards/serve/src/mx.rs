@@ -95,6 +95,7 @@ impl Mx {
 impl MxListener {
     /// Serves a connection, in a task of its own.
     pub fn take(&self, connection: Connection) {
+        let connection = Box::new(connection);
         let mx = &self.mx;
         mx.block().add(Counter::SessionsOpened, 1);
         let id = mx.session_ids.borrow_mut().next(now().wall);
@@ -109,7 +110,7 @@ impl MxListener {
         }
     }
 
-    async fn serve(self, mut connection: Connection, id: SessionId) {
+    async fn serve(self, mut connection: Box<Connection>, id: SessionId) {
         let mx = self.mx.clone();
         mx.block().raise(Gauge::SessionsOpen, 1);
         tracing::debug!(session = %id, peer = %connection.peer(), listener = &*self.name, "connected");
@@ -119,7 +120,7 @@ impl MxListener {
             Err(panic) => {
                 mx.block().add(Counter::SessionsPanicked, 1);
                 tracing::error!(session = %id, peer = %connection.peer(), panic, "session panicked");
-                self.last_words(&mut connection, id, &replies::INTERNAL).await;
+                Box::pin(self.last_words(&mut connection, id, &replies::INTERNAL)).await;
                 Counter::SessionsClosedServer
             }
         };
@@ -127,7 +128,7 @@ impl MxListener {
         mx.block().add(how, 1);
         tracing::debug!(session = %id, how = how.family().label.map_or("", |(_, how)| how), "disconnected");
         connection.allow(LAST_WORDS, false);
-        connection.close().await;
+        Box::pin(connection.close()).await;
     }
 
     /// The whole of a session; says how it ended.
@@ -158,7 +159,7 @@ impl MxListener {
 
     async fn open(&self, connection: &mut Connection, dialogue: &mut Dialogue<'_>) -> Result<(), Closed> {
         if self.tls == TlsUse::Implicit {
-            dialogue.secure(connection).await?;
+            Box::pin(dialogue.secure(connection)).await?;
         }
         dialogue.greet(connection).await
     }
@@ -168,7 +169,7 @@ impl MxListener {
         Session::new(Setup { options: self.mx.setup.options.clone(), tls: self.tls, secure, id })
     }
 
-    async fn turn_away(self, mut connection: Connection, id: SessionId, words: Option<Reply>) {
+    async fn turn_away(self, mut connection: Box<Connection>, id: SessionId, words: Option<Reply>) {
         connection.allow(LAST_WORDS, false);
         if let Some(reply) = words {
             self.last_words(&mut connection, id, &reply).await;

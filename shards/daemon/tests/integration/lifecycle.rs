@@ -1,0 +1,162 @@
+//! Ready, draining, stopped: what clients see of it.
+
+use crate::support::net::{listening_sockets, reset};
+use crate::support::server::Server;
+use crate::support::settings::Settings;
+use crate::support::smtp::{Client, queued_id};
+use crate::support::text::message;
+use crate::support::{eventually, wait_until};
+use rustix::process::Signal;
+use std::io::{ErrorKind, Read};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// How long one attempt to connect may take. While the server drains, attempts go unanswered or are refused.
+const CONNECT: Duration = Duration::from_millis(500);
+
+/// Tries to connect until it is refused. Whoever is let in must be told something before it is over.
+fn wait_until_refused(address: SocketAddr) {
+    let refused = eventually(|| match TcpStream::connect_timeout(&address, CONNECT) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => Some(()),
+        Err(_) => None,
+        Ok(stream) => {
+            let first = Client::from_stream(stream).try_reply().expect("not reset before the first reply");
+            let code = first.expect("not closed before the first reply").code;
+            assert!(code == 220 || code == 421, "{code}");
+            None
+        }
+    });
+    assert!(refused.is_some(), "connections are still taken");
+}
+
+#[test]
+fn sigterm_in_the_middle_of_data_cuts_nothing() {
+    let mut server = Server::start(Settings::default().cores(2));
+    let smtp = server.smtp();
+    // With DATA, with BDAT between two chunks, and between RCPT and DATA.
+    let mut data = Client::hello(smtp);
+    data.begin("a@example.org", &["data@example.com"]);
+    data.send(b"Subject: cut\r\n\r\nhalf a li");
+    let mut chunks = Client::hello(smtp);
+    chunks.say("MAIL FROM:<a@example.org>", 250);
+    chunks.say("RCPT TO:<bdat@example.com>", 250);
+    chunks.say("BDAT 9\r\nSubject: ", 250);
+    let mut envelope = Client::hello(smtp);
+    envelope.say("MAIL FROM:<a@example.org>", 250);
+    envelope.say("RCPT TO:<later@example.com>", 250);
+    server.signal(Signal::TERM);
+    wait_until_refused(smtp);
+    assert_eq!(listening_sockets(smtp), 0);
+    assert!(server.ended().is_none(), "the server does not wait for its sessions");
+    assert_eq!(server.get("/readyz").0, 503);
+    data.send(b"ne\r\n.\r\n");
+    queued_id(&data.expect(250));
+    chunks.send(b"BDAT 10 LAST\r\ncut\r\n\r\n.\r\n");
+    chunks.expect(250);
+    envelope.say("DATA", 354);
+    let reply = envelope.content(b"\r\nlate\r\n");
+    assert_eq!(reply.code, 250, "{}", reply.text());
+    for mut client in [data, chunks, envelope] {
+        let last = client.expect(421);
+        assert!(last.lines[0].starts_with("421 4.3.2 "), "{}", last.text());
+        client.ended();
+    }
+    assert!(server.wait().success());
+    assert_eq!(server.maildir("example.com/data").only().sent(), b"Subject: cut\r\n\r\nhalf a line\r\n");
+    assert_eq!(server.maildir("example.com/bdat").only().sent(), b"Subject: cut\r\n\r\n.\r\n");
+    assert_eq!(server.maildir("example.com/later").only().sent(), b"\r\nlate\r\n");
+    assert_eq!(server.errors(), "");
+    assert!(server.log().last().is_some_and(|line| line["message"] == "shutdown complete"));
+}
+
+#[test]
+fn sigterm_tells_idle_sessions_and_ends() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut server = Server::start(Settings::default().cores(2));
+        let mut clients: Vec<Client> = (0..6).map(|_| Client::hello(server.smtp())).collect();
+        let mut fresh = Client::connect(server.smtp());
+        fresh.expect(220);
+        clients.push(fresh);
+        server.signal(signal);
+        for mut client in clients {
+            let last = client.expect(421);
+            assert!(last.lines[0].starts_with("421 4.3.2 "), "{}", last.text());
+            client.ended();
+        }
+        assert!(server.wait().success(), "{signal:?}");
+    }
+}
+
+#[test]
+fn a_session_that_does_not_finish_is_cut_off_at_the_drain_deadline() {
+    let mut server = Server::start(Settings::default().set("server", "drain_timeout = \"300ms\""));
+    let mut client = Client::hello(server.smtp());
+    client.begin("a@example.org", &["alice@example.com"]);
+    client.send(b"Subject: never ends\r\n");
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    let last = client.try_reply().expect("an orderly end");
+    assert!(last.is_none_or(|reply| reply.code == 421));
+    assert_eq!(server.maildir("example.com/alice").count(), 0);
+}
+
+/// Whoever sends it does not want to wait for the drain.
+#[test]
+fn a_second_signal_ends_the_server_at_once() {
+    let mut server = Server::start(Settings::default());
+    let mut client = Client::hello(server.smtp());
+    client.begin("a@example.org", &["alice@example.com"]);
+    server.signal(Signal::TERM);
+    server.wait_for_line("stopping", |_| true);
+    server.signal(Signal::TERM);
+    assert_eq!(server.wait().code(), Some(1), "a stop that was cut short is no success");
+    assert!(server.errors().contains("second signal"), "{}", server.errors());
+}
+
+#[test]
+fn ready_means_that_mail_is_taken() {
+    let mut server = Server::start(Settings::default());
+    assert_eq!(server.get("/livez"), (200, "ok\n".to_owned()));
+    let (status, body) = server.get("/readyz");
+    let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!((status, &body["state"]), (200, &"ready".into()), "{body}");
+    assert_eq!(server.get("/nothing").0, 404);
+    for _ in 0..10 {
+        server.stop();
+        server.start_unchecked();
+        wait_until("ready", || server.answers_ready());
+        let mut client = Client::connect(server.smtp());
+        client.expect(220);
+        client.quit();
+    }
+}
+
+/// A client that says nothing, one that went away, one in the middle of a TLS handshake: none holds up the stop.
+#[test]
+fn odd_connections_do_not_hold_up_the_stop() {
+    let mut server = Server::start(Settings::default().listener("mx", "starttls").listener("mxs", "implicit"));
+    let mut silent = TcpStream::connect(server.home.smtp[1]).expect("connects");
+    let mut handshake = Client::hello(server.smtp());
+    handshake.say("STARTTLS", 220);
+    let mut gone = Client::hello(server.smtp());
+    gone.begin("a@example.org", &["alice@example.com"]);
+    reset(gone.into_stream());
+    server.wait_for_metric("ringpost_messages_in_flight", 0);
+    server.stop();
+    let mut rest = Vec::new();
+    // Whether it ends in order or not: nobody is left to keep it.
+    let _ = silent.read_to_end(&mut rest);
+    assert!(rest.is_empty(), "{rest:?}");
+}
+
+#[test]
+fn mail_accepted_before_the_stop_is_delivered_by_the_next_start() {
+    let mut server = Server::start(Settings::default());
+    server.block("example.com");
+    Client::hello(server.smtp()).deliver("a@example.org", &["alice@example.com"], &message("kept", "x\r\n"));
+    server.stop();
+    assert_eq!(server.maildir("example.com/alice").count(), 0);
+    server.unblock("example.com");
+    server.start_again();
+    assert_eq!(server.maildir("example.com/alice").only().sent(), message("kept", "x\r\n"));
+}

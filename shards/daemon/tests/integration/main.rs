@@ -1,0 +1,24 @@
+//! The `ringpost` binary from outside: real sockets, real clients, real signals.
+//!
+//! Every test has a server of its own, on throw-away directories and an address of its own in 127.0.0.0/8, so all of them
+//! can run at once. A test waits for what it wants to see with a deadline and never for a fixed time. A program that a
+//! test talks to and that is not installed is a failure: `cargo xtask test` installs them all.
+
+mod command_line;
+mod crash;
+mod delivery;
+mod large;
+mod lifecycle;
+mod limits;
+mod log;
+mod metrics;
+mod postfix;
+mod protocol;
+mod real_clients;
+mod recovery;
+mod robustness;
+mod smuggling;
+mod start_failures;
+mod support;
+mod tls;
+mod tls_attacks;

@@ -1,0 +1,61 @@
+//! Addresses of a test's own, what listens on them, and HTTP by hand.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// How long the admin listener may take to answer.
+const HTTP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The state of a listening socket in /proc/net/tcp.
+const LISTENING: &str = "0A";
+
+/// An address in 127.0.0.0/8 that nothing else uses, of which no client's own port can take anything away: clients
+/// connect from 127.0.0.1.
+pub(crate) fn own_address() -> Ipv4Addr {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    // Test processes that run at once differ in their ids, and tests of one process in their numbers.
+    let process = std::process::id();
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    Ipv4Addr::new(127, 64 + (process >> 8 & 0x7f) as u8, process as u8, 1 + (number % 250) as u8)
+}
+
+/// A port of that address that is free now.
+pub(crate) fn free_port(address: Ipv4Addr) -> SocketAddr {
+    let listener = TcpListener::bind((address, 0)).expect("a free port");
+    listener.local_addr().expect("bound")
+}
+
+/// How many sockets listen on an address.
+pub(crate) fn listening_sockets(address: SocketAddr) -> usize {
+    let SocketAddr::V4(address) = address else { return 0 };
+    let wanted = as_in_proc(address);
+    let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
+    let rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row.len() > 3 && row[1] == wanted && row[3] == LISTENING).count()
+}
+
+/// The kernel prints the address's four bytes as one number in its own byte order.
+fn as_in_proc(address: SocketAddrV4) -> String {
+    format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port())
+}
+
+/// GET; the status and the body.
+pub(crate) fn http_get(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect_timeout(&address, HTTP_PATIENCE)?;
+    stream.set_read_timeout(Some(HTTP_PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let wrong = || std::io::Error::other(format!("not HTTP: {answer:?}"));
+    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(wrong)?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(wrong)?;
+    Ok((status, body.to_owned()))
+}
+
+/// Ends a connection with RST instead of FIN.
+pub(crate) fn reset(stream: TcpStream) {
+    // A connection that the server has closed meanwhile is as good.
+    let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
+}

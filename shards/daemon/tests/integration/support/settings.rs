@@ -1,0 +1,136 @@
+//! The config file of a test, put together from parts.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Which cores the server runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cores {
+    /// One, not always the same, so that tests side by side share the machine.
+    One,
+    /// This many.
+    Count(usize),
+}
+
+#[derive(Clone, Debug)]
+struct Listener {
+    name: String,
+    tls: String,
+}
+
+#[derive(Clone, Debug)]
+struct Domain {
+    name: String,
+    recipients: String,
+    path: String,
+}
+
+/// A config file to be. The default: one core, one listener with STARTTLS, and a Maildir for every recipient of
+/// example.com below `mail` in the state directory.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) cores: Cores,
+    listeners: Vec<Listener>,
+    domains: Vec<Domain>,
+    /// Lines by section.
+    sections: BTreeMap<String, Vec<String>>,
+    lone_core: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        static STARTED: AtomicUsize = AtomicUsize::new(0);
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let lone_core = STARTED.fetch_add(1, Ordering::Relaxed) % cpus;
+        let settings =
+            Self { cores: Cores::One, listeners: Vec::new(), domains: Vec::new(), sections: BTreeMap::new(), lone_core };
+        // Segments are written with zeros before they are used: small ones spare the disk of whoever runs the tests.
+        settings
+            .set("spool", "segment_size = \"2MiB\"")
+            .set("spool", "batch_max = \"1MiB\"")
+            .set("log", "format = \"json\"")
+    }
+}
+
+impl Settings {
+    /// On so many cores.
+    pub(crate) fn cores(mut self, count: usize) -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        assert!(count <= cpus, "this test needs {count} cores, and the machine has {cpus}");
+        self.cores = Cores::Count(count);
+        self
+    }
+
+    /// Adds a line to a section; a line with the same key takes the place of an earlier one.
+    pub(crate) fn set(mut self, section: &str, line: &str) -> Self {
+        let key = |line: &str| line.split('=').next().map(|key| key.trim().to_owned());
+        let lines = self.sections.entry(section.to_owned()).or_default();
+        lines.retain(|old| key(old) != key(line));
+        lines.push(line.to_owned());
+        self
+    }
+
+    /// Adds a listener, on an address of its own.
+    pub(crate) fn listener(mut self, name: &str, tls: &str) -> Self {
+        self.listeners.push(Listener { name: name.to_owned(), tls: tls.to_owned() });
+        self
+    }
+
+    /// Adds a domain with a Maildir target of its own. `recipients` is TOML: `"any"` with its quotes, or a list.
+    pub(crate) fn domain(mut self, name: &str, recipients: &str, path: &str) -> Self {
+        self.domains.push(Domain { name: name.to_owned(), recipients: recipients.to_owned(), path: path.to_owned() });
+        self
+    }
+
+    /// How many listeners there are.
+    pub(crate) fn listener_count(&self) -> usize {
+        self.listeners.len().max(1)
+    }
+
+    /// How many sockets listen for mail when the server is up.
+    pub(crate) fn socket_count(&self) -> usize {
+        let shards = match self.cores {
+            Cores::One => 1,
+            Cores::Count(count) => count,
+        };
+        shards * self.listener_count()
+    }
+
+    /// The file. `smtp` has an address for each listener.
+    pub(crate) fn render(&self, state_dir: &Path, smtp: &[SocketAddr], admin: SocketAddr) -> String {
+        let mut out = String::new();
+        let state = state_dir.display();
+        let cores = match self.cores {
+            Cores::One => format!("use = [{}]", self.lone_core),
+            Cores::Count(count) => format!("use = {count}"),
+        };
+        let mut sections = self.sections.clone();
+        let mut first = |section: &str, line: String| sections.entry(section.to_owned()).or_default().insert(0, line);
+        first("server", format!("hostname = \"mx.example.com\"\nstate_dir = \"{state}\""));
+        first("admin", format!("listen = \"{admin}\""));
+        first("cores", cores);
+        for (section, lines) in &sections {
+            put(&mut out, format_args!("[{section}]\n{}\n", lines.join("\n")));
+        }
+        let usual = [Listener { name: "mx".into(), tls: "starttls".into() }];
+        let listeners = if self.listeners.is_empty() { usual.as_slice() } else { &self.listeners };
+        for (Listener { name, tls }, address) in listeners.iter().zip(smtp) {
+            put(&mut out, format_args!("[[listener]]\nname = \"{name}\"\nkind = \"mx\"\n"));
+            put(&mut out, format_args!("address = [\"{address}\"]\ntls = \"{tls}\"\n"));
+        }
+        for Domain { name, recipients, path } in &self.domains {
+            put(&mut out, format_args!("[[domain]]\nname = \"{name}\"\nrecipients = {recipients}\n"));
+            put(&mut out, format_args!("target = \"{name}\"\n"));
+            put(&mut out, format_args!("[[target]]\nname = \"{name}\"\nkind = \"maildir\"\npath = \"{path}\"\n"));
+        }
+        out
+    }
+}
+
+fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // A String takes everything.
+    let _ = out.write_fmt(text);
+}
