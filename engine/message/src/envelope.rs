@@ -43,7 +43,7 @@ impl Envelope {
         out.push(VERSION);
         out.extend_from_slice(&self.id.to_bytes());
         out.extend_from_slice(&self.arrived.unix_micros().to_le_bytes());
-        out.push(u8::from(self.utf8) * FLAG_UTF8 | u8::from(self.eight_bit) * FLAG_EIGHT_BIT);
+        out.push((u8::from(self.utf8) * FLAG_UTF8) | (u8::from(self.eight_bit) * FLAG_EIGHT_BIT));
         for text in [&self.session, &self.client, &self.helo, &self.from] {
             put_text(text, out);
         }

@@ -7,17 +7,19 @@ use ringpost_config::Config;
 use ringpost_control::{Phase, Seat};
 use ringpost_deliver::{Runner, RunnerSetup, Target};
 use ringpost_message::Envelope;
+use ringpost_metrics::Block;
 use ringpost_net::{Acceptor, Bound, Table, serve};
 use ringpost_policy::Policy;
 use ringpost_queue::{Item, Queue, Routes};
 use ringpost_runtime::local::Bell;
-use ringpost_runtime::{Inbox, Shard, entropy, sleep, spawn, tick};
+use ringpost_runtime::{Inbox, Shard, entropy, sleep, spawn_vital, tick};
 use ringpost_serve::{Mx, MxSetup};
 use ringpost_smtp::TlsUse;
-use ringpost_store::{Budget, FilesThread, JobDone, Opened, Orphans, Store, open};
+use ringpost_store::{Budget, FilesThread, JobDone, Opened, Orphans, Recovered, Store, open};
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// How long attempts under way may take to end once the sessions have.
@@ -64,24 +66,15 @@ pub(crate) async fn run(shard: Shard, equipment: Equipment) {
         }
     };
     let _ = opened.send((id, Ok(())));
-    let names = config.targets.iter().map(|target| target.name.as_str());
-    let numbers: Vec<&str> = names.collect();
-    let routes = config.policy.domains.iter().filter_map(|domain| {
-        let number = numbers.iter().position(|name| *name == domain.target)?;
-        Some((domain.name.as_str(), number))
-    });
     let runner = Runner::new(RunnerSetup {
         queue: Queue::new(config.queue),
         store: store.clone(),
         files,
-        routes: Routes::new(routes),
+        routes: routes(&config),
         targets: Target::all(&config, &state_dir),
         block: block.clone(),
     });
-    for message in recovered {
-        let recipients = Envelope::decode(&message.envelope).map_or(1, |envelope| envelope.recipients.len());
-        runner.push(Item::recovered(message.id, recipients as u32, &message.done));
-    }
+    requeue(&runner, recovered);
     let accepted = runner.clone();
     let mx = Mx::new(MxSetup {
         shard: id,
@@ -99,16 +92,50 @@ pub(crate) async fn run(shard: Shard, equipment: Equipment) {
     if !wait_for(&mut seat, |phase| matches!(phase, Phase::Ready | Phase::Degraded)).await {
         return close(&store, &seat).await;
     }
-    spawn("deliver", runner.clone().run());
-    spawn("collect deliveries", runner.clone().collect(inbox));
+    spawn_vital(runner.clone().run());
+    spawn_vital(runner.clone().collect(inbox));
     let table = Table::new();
-    spawn("sweep connections", table.clone().keep_swept());
+    spawn_vital(table.clone().keep_swept());
     let listening = Rc::new(Cell::new(sockets.len()));
-    let stops: Vec<Rc<Bell>> = sockets.iter().map(|_| Rc::new(Bell::default())).collect();
-    for (socket, stop) in sockets.into_iter().zip(stops.iter().cloned()) {
+    let stops = listen(sockets, &mx, &table, &block, &listening);
+    wait_for(&mut seat, Phase::is_final).await;
+    stops.iter().for_each(|stop| stop.ring());
+    drain(&table, &listening, config.server.drain_timeout.0).await;
+    end_attempts(&runner).await;
+    close(&store, &seat).await;
+}
+
+/// The target of each domain, by its number.
+fn routes(config: &Config) -> Routes {
+    let number = |name: &str| config.targets.iter().position(|target| target.name == name);
+    let domains = config.policy.domains.iter();
+    Routes::new(domains.filter_map(|domain| Some((domain.name.as_str(), number(&domain.target)?))))
+}
+
+/// Puts what an earlier run left over into the queue.
+fn requeue(runner: &Runner, recovered: Vec<Recovered>) {
+    for message in recovered {
+        // One that can't be read is kept, and tried, and reported at every try.
+        let recipients = Envelope::decode(&message.envelope).map_or(1, |envelope| envelope.recipients.len());
+        runner.push(Item::recovered(message.id, recipients as u32, &message.done));
+    }
+}
+
+/// Starts the listeners; gives what stops each.
+fn listen(
+    sockets: Vec<Socket>,
+    mx: &Rc<Mx>,
+    table: &Rc<Table>,
+    block: &Arc<Block>,
+    listening: &Rc<Cell<usize>>,
+) -> Vec<Rc<Bell>> {
+    let mut stops = Vec::with_capacity(sockets.len());
+    for socket in sockets {
         let listener = mx.listener(&socket.name, socket.tls);
         let (table, block, listening) = (table.clone(), block.clone(), listening.clone());
-        spawn("listen", async move {
+        let stop = Rc::new(Bell::default());
+        stops.push(stop.clone());
+        spawn_vital(async move {
             let take = move |connection| listener.take(connection);
             let stopped = async move { stop.heard().await };
             if let Err(error) = serve(socket.bound, table, block, take, stopped).await {
@@ -117,11 +144,7 @@ pub(crate) async fn run(shard: Shard, equipment: Equipment) {
             listening.set(listening.get() - 1);
         });
     }
-    wait_for(&mut seat, Phase::is_final).await;
-    stops.iter().for_each(|stop| stop.ring());
-    drain(&table, &listening, config.server.drain_timeout.0).await;
-    end_attempts(&runner).await;
-    close(&store, &seat).await;
+    stops
 }
 
 /// Acknowledges what is published until a phase comes that fits; false if the server stops before.
@@ -142,13 +165,15 @@ async fn wait_for(seat: &mut Seat, fits: impl Fn(Phase) -> bool) -> bool {
 async fn drain(table: &Rc<Table>, listening: &Cell<usize>, within: Duration) {
     table.stop();
     let deadline = tick().deadline(within);
-    let mut cut_off = false;
+    let mut told = false;
     while listening.get() > 0 || !table.is_empty() {
         sleep(LOOK).await;
-        if deadline.passed(tick()) && !cut_off {
-            tracing::warn!(sessions = table.len() as u64, "drain deadline passed, sessions are cut off");
+        if deadline.passed(tick()) {
+            if !std::mem::replace(&mut told, true) {
+                tracing::warn!(sessions = table.len() as u64, "drain deadline passed, sessions are cut off");
+            }
+            // Again and again: a session that was busy just now begins a new wait.
             table.cut_off();
-            cut_off = true;
         }
     }
 }

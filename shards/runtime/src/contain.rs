@@ -20,6 +20,12 @@ pub fn spawn(name: &'static str, future: impl Future<Output = ()> + 'static) {
     glommio::spawn_local(task).detach();
 }
 
+/// Runs a future as a detached task that the shard can't do without: a panic in it ends the shard, and with it, in order,
+/// the process.
+pub fn spawn_vital(future: impl Future<Output = ()> + 'static) {
+    glommio::spawn_local(future).detach();
+}
+
 fn message(panic: Box<dyn Any + Send>) -> String {
     match panic.downcast::<String>() {
         Ok(text) => *text,

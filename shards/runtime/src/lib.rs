@@ -19,7 +19,7 @@ mod preflight;
 mod shard;
 
 pub use clock::{entropy, now, tick};
-pub use contain::{contain, spawn};
+pub use contain::{contain, spawn, spawn_vital};
 pub use inbox::{Inbox, InboxSender, inbox};
 pub use pace::{Pace, after, sleep, yield_now};
 pub use pool::BufferPool;

@@ -162,6 +162,8 @@ impl<'a> Dialogue<'a> {
                 block.add(row, u64::from(count));
             }
         }
+        // The time before may have gone to us, to a slow disk for one: the client gets its own.
+        connection.allow(self.mx.setup.command_timeout, true);
         let sent = connection.send(&mut self.out).await;
         // An idle session holds no memory for output either.
         self.out = Vec::new();

@@ -9,6 +9,7 @@ use crossbeam::channel::{Receiver, Sender, unbounded};
 use ringpost_base::{ShardId, SpoolId};
 use ringpost_runtime::InboxSender;
 use ringpost_spool::BodyFile;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -87,7 +88,13 @@ fn run(queue: &Receiver<Job>, done: &InboxSender<JobDone>) {
     let mut maildirs = Maildirs::new();
     while let Ok(first) = queue.recv() {
         let batch: Vec<Job> = std::iter::once(first).chain(queue.try_iter().take(BATCH_MAX - 1)).collect();
-        let (results, syncs) = maildir::deliver(&mut maildirs, &batch);
+        let work = AssertUnwindSafe(|| maildir::deliver(&mut maildirs, &batch));
+        let (results, syncs) = catch_unwind(work).unwrap_or_else(|_| {
+            // The shard waits for an answer to each job; after a panic, whose hook has reported it, none is done.
+            maildirs = Maildirs::new();
+            let failed = |job: &Job| job.places.iter().map(|place| (place.2, Err("panic".to_owned()))).collect();
+            (batch.iter().map(failed).collect(), 0)
+        });
         // The jobs go first: the shard may want the messages' memory back.
         let ids: Vec<SpoolId> = batch.into_iter().map(|job| job.id).collect();
         for (number, (id, places)) in ids.into_iter().zip(results).enumerate() {

@@ -20,5 +20,5 @@ pub use draft::Draft;
 pub use error::StoreError;
 pub use files::{FilesThread, Job, JobContent, JobDone};
 pub use recover::{Opened, Orphans, open, shard_directories};
-pub use ringpost_spool::{BodyFile, Failure, Receipt};
+pub use ringpost_spool::{BodyFile, Failure, Receipt, Recovered};
 pub use store::{Budget, Loaded, LoadedContent, Store};

@@ -10,8 +10,7 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -31,7 +30,9 @@ struct Maildir {
     tmp: OwnedFd,
     new: OwnedFd,
     cur: PathBuf,
+    /// Of `new`.
     device: u64,
+    inode: u64,
 }
 
 /// The Maildirs in use.
@@ -56,7 +57,12 @@ impl Maildirs {
 
     fn open(&mut self, path: &Path) -> io::Result<Rc<Maildir>> {
         if let Some(maildir) = self.open.get(path) {
-            return Ok(maildir.clone());
+            // Somebody may have moved the directory away and put another in its place.
+            let there = rustix::fs::stat(path.join("new"));
+            if there.is_ok_and(|there| (there.st_dev, there.st_ino) == (maildir.device, maildir.inode)) {
+                return Ok(maildir.clone());
+            }
+            self.open.remove(path);
         }
         if self.open.len() >= OPEN_MAX {
             self.open.clear();
@@ -231,8 +237,8 @@ fn open_maildir(path: &Path) -> io::Result<Maildir> {
     }
     let tmp = rustix::fs::open(path.join("tmp"), directory, Mode::empty())?;
     let new = rustix::fs::open(path.join("new"), directory, Mode::empty())?;
-    let device = File::from(new.as_fd().try_clone_to_owned()?).metadata()?.dev();
-    Ok(Maildir { tmp, new, cur: path.join("cur"), device })
+    let stat = rustix::fs::fstat(&new)?;
+    Ok(Maildir { tmp, new, cur: path.join("cur"), device: stat.st_dev, inode: stat.st_ino })
 }
 
 /// Makes a directory and what is missing above it, each synced into its parent: a message in a directory that a crash
@@ -293,6 +299,18 @@ mod tests {
         std::fs::rename(path.join("new/m"), path.join("cur/m:2,S")).expect("renamed");
         deliver(&mut maildirs, &[job("m", std::slice::from_ref(&path), true)]);
         assert!(names(&path.join("new")).is_empty(), "the reader has it already");
+    }
+
+    #[test]
+    fn a_maildir_put_in_place_of_another_gets_the_mail() {
+        let root = tempfile::tempdir().expect("directory");
+        let (path, old) = (root.path().join("box"), root.path().join("old"));
+        let mut maildirs = Maildirs::new();
+        deliver(&mut maildirs, &[job("a", std::slice::from_ref(&path), false)]);
+        std::fs::rename(&path, &old).expect("renamed");
+        let (results, _) = deliver(&mut maildirs, &[job("b", std::slice::from_ref(&path), false)]);
+        assert!(results[0][0].1.is_ok());
+        assert_eq!((names(&old.join("new")), names(&path.join("new"))), (vec!["a".into()], vec!["b".into()]));
     }
 
     #[test]

@@ -73,7 +73,7 @@ pub async fn open(
         }
     }
     remove_strays(&store, &recovered)?;
-    ringpost_runtime::spawn("spool", store.clone().pump());
+    ringpost_runtime::spawn_vital(store.clone().pump());
     for orphan in orphans {
         recovered.extend(adopt(&store, &orphan, options).await?);
     }
