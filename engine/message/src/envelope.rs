@@ -62,6 +62,9 @@ impl Envelope {
         let id = SpoolId::from_bytes(reader.take()?);
         let arrived = Timestamp::from_unix_micros(u64::from_le_bytes(reader.take()?));
         let [flags] = reader.take()?;
+        if flags & !(FLAG_UTF8 | FLAG_EIGHT_BIT) != 0 {
+            return Err(DecodeError("unknown flags"));
+        }
         let [session, client, helo, from] = [reader.text()?, reader.text()?, reader.text()?, reader.text()?];
         let count = u32::from_le_bytes(reader.take()?) as usize;
         // Each recipient takes at least its length: a count beyond that is damage and must not reserve memory.

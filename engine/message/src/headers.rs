@@ -7,6 +7,9 @@ use memchr::memchr;
 /// the message.
 pub const HEADERS_MAX: usize = 64 * 1024;
 
+/// Longest Message-ID that is looked at: a line's length (RFC 5322 section 2.1.1).
+const ID_MAX: usize = 998;
+
 /// What the header section says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
@@ -39,15 +42,20 @@ impl Headers {
 }
 
 fn is_field(line: &[u8], name: &[u8]) -> bool {
-    line.len() >= name.len() && line[..name.len()].eq_ignore_ascii_case(name)
+    let (name, colon) = name.split_at(name.len() - 1);
+    // A blank before the colon is obsolete (RFC 5322 section 4.5) and still read.
+    line.get(..name.len()).is_some_and(|head| head.eq_ignore_ascii_case(name))
+        && line[name.len()..].trim_ascii_start().starts_with(colon)
 }
 
-/// The value of the field that begins `text`, folding and comments taken care of by the parser.
+/// The value of the field that begins `text`, comments taken care of by the parser; nothing if it is no id that could stand
+/// in a log line.
 fn message_id_of(text: &[u8]) -> Option<String> {
     let field = &text[..field_end(text)];
     let parser = MessageParser::new().header_id(HeaderName::MessageId).default_header_ignore();
     let id = parser.parse_headers(field)?.message_id()?.to_owned();
-    (!id.is_empty()).then_some(id)
+    let plain = id.chars().all(|c| !c.is_whitespace() && !c.is_control());
+    (!id.is_empty() && id.len() <= ID_MAX && plain).then_some(id)
 }
 
 /// Where the field ends: at the first line that does not begin with a blank (RFC 5322 section 2.2.3).
@@ -77,6 +85,8 @@ mod tests {
         check("Subject: Received: x\r\n Received: folded\r\nMessage-Id:\r\n <a@b>\r\n\r\n", 0, Some("a@b"));
         check("\r\nMessage-ID: <a@b>\r\n", 0, None);
         check("Message-ID: \r\n\r\n", 0, None);
+        check("Received : a\r\nReceivedx: b\r\n\r\n", 1, None);
+        check("Message-ID: <a\r\n b>\r\n\r\n", 0, None);
         check("", 0, None);
         check("no newline", 0, None);
     }

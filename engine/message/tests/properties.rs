@@ -97,7 +97,11 @@ fn header_section() -> impl Strategy<Value = Vec<u8>> {
 fn hops(message: &[u8]) -> usize {
     let window = &message[..message.len().min(HEADERS_MAX)];
     let lines = window.split_inclusive(|byte| *byte == b'\n').take_while(|line| *line != b"\r\n" && *line != b"\n");
-    lines.filter(|line| line.to_ascii_lowercase().starts_with(b"received:")).count()
+    let is_hop = |line: &&[u8]| {
+        let lower = line.to_ascii_lowercase();
+        lower.strip_prefix(b"received").is_some_and(|rest| rest.trim_ascii_start().starts_with(b":"))
+    };
+    lines.filter(is_hop).count()
 }
 
 fn check_walk(message: &[u8]) -> Result<(), TestCaseError> {

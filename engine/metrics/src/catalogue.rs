@@ -42,7 +42,7 @@ catalogue! {
     /// Metrics that only grow.
     Counter {
         SessionsOpened = "ringpost_sessions_opened_total", "Connections accepted by a listener.";
-        SessionsRefused = "ringpost_sessions_refused_total", "Connections answered 421 at once because the core is at its connection limit or the server is stopping.";
+        SessionsRefused = "ringpost_sessions_refused_total", "Connections turned away with 421 because the core is at its connection limit.";
         SessionsClosedQuit = "ringpost_sessions_closed_total" ["how" = "quit"], "Sessions that ended, by how: the client said QUIT.";
         SessionsClosedPeer = "ringpost_sessions_closed_total" ["how" = "peer"], "Sessions that ended, by how: the client closed or reset the connection.";
         SessionsClosedTimeout = "ringpost_sessions_closed_total" ["how" = "timeout"], "Sessions that ended, by how: no progress within the timeout.";
@@ -66,8 +66,8 @@ catalogue! {
         RecipientsRefused = "ringpost_recipients_refused_total", "Recipients answered 4xx or 5xx.";
         SpoolRecords = "ringpost_spool_records_total", "Records written to the spool log.";
         SpoolBytes = "ringpost_spool_bytes_total", "Bytes written to the spool log, padding included.";
-        SpoolSyncs = "ringpost_spool_syncs_total", "fdatasync calls on the spool log and on body files.";
-        SpoolErrors = "ringpost_spool_errors_total", "Failed writes and syncs of the spool; the messages concerned were answered 451 or 452.";
+        SpoolSyncs = "ringpost_spool_syncs_total", "fdatasync calls that make messages durable: of the log's batches and of body files.";
+        SpoolErrors = "ringpost_spool_errors_total", "Failed operations on the spool: making, writing or syncing a segment or a body file. The messages concerned were answered 451 or 452.";
         SpoolCompacted = "ringpost_spool_compacted_total", "Messages copied forward so that an old segment could be reused.";
         SpoolRecovered = "ringpost_spool_recovered_total", "Unsettled messages found in the spool at start.";
         SpoolDamaged = "ringpost_spool_damaged_total", "Places in the spool log, before its end, that failed their checksum at start.";
@@ -86,7 +86,7 @@ catalogue! {
         MessageMemory = "ringpost_message_memory_bytes", "Bytes of messages held in memory: being received, or waiting for delivery.";
         SpoolBacklog = "ringpost_spool_backlog_bytes", "Bytes of accepted messages not yet settled.";
         SpoolSegments = "ringpost_spool_segments", "Segments of the spool log on disk, spare ones included.";
-        SpoolFailing = "ringpost_spool_failing", "1 while the last operation on the spool log failed, else 0.";
+        SpoolFailing = "ringpost_spool_failing", "1 while the last attempt to make or to write a segment of the spool log failed, else 0.";
         QueueMessages = "ringpost_queue_messages", "Messages accepted and not yet settled.";
         QueueDeferred = "ringpost_queue_deferred_messages", "Messages waiting for a later attempt.";
     }

@@ -2,7 +2,7 @@
 
 use crate::Options;
 use ringpost_base::{SpoolId, Tick};
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 /// A message to deliver.
@@ -30,6 +30,8 @@ impl Item {
         let mut item = Self { recovered: true, ..Self::new(id, recipients) };
         item.pending.retain(|number| !done.contains(number));
         item.done = done.iter().copied().filter(|number| *number < recipients).collect();
+        item.done.sort_unstable();
+        item.done.dedup();
         item
     }
 }
@@ -59,6 +61,8 @@ pub enum Outcome {
 pub enum Verdict {
     /// Every recipient is done: the spool may forget the message.
     Settled,
+    /// No attempt of it was under way.
+    Unknown,
     /// Some are not: it will be tried again after this time.
     Retry {
         /// Numbers of all recipients done so far.
@@ -77,13 +81,20 @@ pub struct Queue {
     items: HashMap<SpoolId, Item>,
     ready: VecDeque<SpoolId>,
     waiting: BTreeSet<(Tick, SpoolId)>,
-    in_flight: usize,
+    /// Messages whose attempt is under way.
+    under_way: HashSet<SpoolId>,
 }
 
 impl Queue {
     /// An empty queue.
     pub fn new(options: Options) -> Self {
-        Self { options, items: HashMap::new(), ready: VecDeque::new(), waiting: BTreeSet::new(), in_flight: 0 }
+        Self {
+            options,
+            items: HashMap::new(),
+            ready: VecDeque::new(),
+            waiting: BTreeSet::new(),
+            under_way: HashSet::new(),
+        }
     }
 
     /// Adds a message, due at once. One that is here already is left as it is.
@@ -99,13 +110,13 @@ impl Queue {
         while self.waiting.first().is_some_and(|(due, _)| *due <= now) {
             self.ready.extend(self.waiting.pop_first().map(|(_, id)| id));
         }
-        if self.in_flight >= self.options.attempts_max {
+        if self.under_way.len() >= self.options.attempts_max {
             return None;
         }
         let id = self.ready.pop_front()?;
         let item = self.items.get(&id)?;
         let again = item.recovered || item.attempts > 0;
-        self.in_flight += 1;
+        self.under_way.insert(id);
         Some(Attempt { id, recipients: item.pending.clone(), again })
     }
 
@@ -114,10 +125,13 @@ impl Queue {
         self.waiting.first().map(|(due, _)| *due)
     }
 
-    /// How an attempt came out, by recipient number. A recipient that is not named was not served.
+    /// How an attempt came out, by recipient number. A recipient that is not named was not served. Of a message that is
+    /// not under way there is nothing to say, and nothing changes.
     pub fn outcome(&mut self, id: SpoolId, outcomes: &[(u32, Outcome)], now: Tick) -> Verdict {
-        self.in_flight = self.in_flight.saturating_sub(1);
-        let Some(item) = self.items.get_mut(&id) else { return Verdict::Settled };
+        if !self.under_way.remove(&id) {
+            return Verdict::Unknown;
+        }
+        let Some(item) = self.items.get_mut(&id) else { return Verdict::Unknown };
         let before = item.done.len();
         for (number, outcome) in outcomes {
             if *outcome == Outcome::Delivered && item.pending.contains(number) {
@@ -154,7 +168,7 @@ impl Queue {
 
     /// Attempts under way.
     pub fn in_flight(&self) -> usize {
-        self.in_flight
+        self.under_way.len()
     }
 }
 
@@ -208,6 +222,17 @@ mod tests {
         let both = [(0, Outcome::Delivered), (1, Outcome::Delivered)];
         assert_eq!(queue.outcome(id(1), &both, seconds(1)), Verdict::Settled);
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn an_outcome_counts_once() {
+        let mut queue = queue();
+        queue.push(Item::new(id(1), 1));
+        assert_eq!(queue.outcome(id(1), &[(0, Outcome::Delivered)], seconds(0)), Verdict::Unknown, "not begun");
+        queue.next(seconds(0)).expect("due");
+        assert!(matches!(queue.outcome(id(1), &[], seconds(0)), Verdict::Retry { .. }));
+        assert_eq!(queue.outcome(id(1), &[], seconds(0)), Verdict::Unknown);
+        assert!(queue.next(seconds(9)).is_some() && queue.next(seconds(9)).is_none(), "given out once");
     }
 
     #[test]

@@ -134,6 +134,7 @@ impl Model {
                 prop_assert!(known.pending.is_empty(), "settled with {:?} left", known.pending);
                 self.known.remove(&id);
             }
+            Verdict::Unknown => prop_assert!(false, "an attempt that is under way is known"),
             Verdict::Retry { done, progressed, wait } => {
                 prop_assert!(!known.pending.is_empty(), "nobody is left to try");
                 prop_assert!(done.iter().eq(&known.done), "{:?} of {:?}", done, known);

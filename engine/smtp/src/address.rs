@@ -170,7 +170,7 @@ fn closing_bracket(text: &str) -> Option<usize> {
     None
 }
 
-/// RFC 5321 appendix C: a source route is accepted and ignored.
+/// RFC 5321 section 3.6.1 and appendix C: a source route is accepted and ignored.
 fn without_route(path: &str) -> Result<&str, AddressError> {
     if !path.starts_with('@') {
         return Ok(path);

@@ -33,6 +33,7 @@ pub(crate) struct Body {
     at: At,
     dots: bool,
     bare: BareNewline,
+    /// Octets of the message so far, as RFC 1870 section 5 counts them: unstuffed, CRLFs included.
     size: u64,
     size_max: u64,
     fault: Option<Fault>,
@@ -46,11 +47,6 @@ impl Body {
 
     pub(crate) fn fault(&self) -> Option<Fault> {
         self.fault
-    }
-
-    /// Octets of the message so far, as RFC 1870 section 3 counts them: unstuffed, CRLFs included.
-    pub(crate) fn size(&self) -> u64 {
-        self.size
     }
 
     /// Takes input of DATA, appends message bytes to `body`. Returns how much was used, and whether the end was found.
@@ -169,7 +165,7 @@ mod tests {
             assert_eq!(&input[used..], left.as_bytes(), "{label}");
             if fault.is_none() {
                 assert_eq!(body, want.as_bytes(), "{label}");
-                assert_eq!(scanner.size(), body.len() as u64, "{label}");
+                assert_eq!(scanner.size, body.len() as u64, "{label}");
             }
         }
     }

@@ -47,9 +47,16 @@ impl Mail {
             return Err(replies::BAD_SENDER.with_detail("address has no domain"));
         }
         let mut mail = Mail { from, size: None, body: BodyKind::default(), utf8: false };
+        let mut seen = Vec::new();
         for parameter in parameters(rest).ok_or_else(|| syntax("MAIL FROM:<address> [parameters]"))? {
+            let name = parameter.split('=').next().unwrap_or_default();
+            if seen.iter().any(|earlier: &&str| earlier.eq_ignore_ascii_case(name)) {
+                return Err(replies::SYNTAX.with_detail("a parameter is given twice"));
+            }
+            seen.push(name);
             mail.take(parameter)?;
         }
+        // RFC 6531 section 3.5.
         if mail.from.is_international() && !mail.utf8 {
             return Err(replies::NEEDS_SMTPUTF8);
         }
@@ -73,6 +80,7 @@ impl Mail {
             ("BODY", Some(kind)) if kind.eq_ignore_ascii_case("8BITMIME") => self.body = BodyKind::EightBitMime,
             ("BODY", _) => return Err(syntax("BODY=7BIT or BODY=8BITMIME")),
             ("SMTPUTF8", None) => self.utf8 = true,
+            // RFC 5321 section 4.1.1.11.
             _ => return Err(replies::UNKNOWN_PARAMETER.with_detail(name)),
         }
         Ok(())
@@ -109,7 +117,7 @@ pub(crate) struct Chunk {
 
 impl Chunk {
     pub(crate) fn parse(arguments: &str) -> Option<Self> {
-        let mut words = arguments.split_ascii_whitespace();
+        let mut words = arguments.split(' ').filter(|word| !word.is_empty());
         let digits = words.next()?;
         if digits.len() > 19 || !digits.bytes().all(|b| b.is_ascii_digit()) {
             return None;
@@ -164,6 +172,7 @@ mod tests {
             ("FROM:<a@b> BODY=BINARY", 501),
             ("FROM:<a@b> SMTPUTF8=1", 555),
             ("FROM:<a@b> FOO=bar", 555),
+            ("FROM:<a@b> SIZE=1 size=2", 501),
             ("FROM:<é@b>", 553),
             ("FROM:<postmaster>", 501),
         ] {

@@ -1,7 +1,7 @@
 //! The server session: bytes in, replies and steps out.
 //!
 //! The caller feeds [`Session::advance`] and does what the [`Step`] says. After `Mail`, `Rcpt`, `Begin` and `End` the
-//! machine waits for its answer (`answer_mail`, `answer_rcpt`, `answer_begin`, `accept` or `refuse`) and takes no input
+//! machine waits, as RFC 5321 section 4.3.1 has it, for its answer (`answer_mail`, `answer_rcpt`, `answer_begin`, `accept` or `refuse`) and takes no input
 //! until then, so pipelined commands stay with the caller. Lines of commands are consumed whole; the machine buffers
 //! nothing.
 
@@ -67,6 +67,16 @@ pub enum Abandoned {
     BareNewline,
 }
 
+impl Abandoned {
+    /// What the client was told.
+    pub fn reply(self) -> Reply {
+        match self {
+            Self::TooBig => replies::TOO_BIG,
+            Self::BareNewline => replies::BARE_NEWLINE,
+        }
+    }
+}
+
 /// A server session whose messages are accepted by an `A`.
 #[derive(Debug)]
 pub struct Session<A> {
@@ -91,8 +101,10 @@ pub(crate) struct Transaction {
 #[derive(Debug)]
 pub(crate) enum State {
     Command,
-    /// Throwing away the rest of an over-long line.
-    LongLine,
+    /// Throwing away the rest of an over-long line; `bdat`: octets of a chunk follow it.
+    LongLine {
+        bdat: bool,
+    },
     AnswerMail {
         utf8: bool,
     },
@@ -104,7 +116,7 @@ pub(crate) enum State {
     Data(Box<Body>),
     Chunk {
         left: u64,
-        last: bool,
+        chunk: Chunk,
         body: Box<Body>,
     },
     /// Reading away a chunk that is already refused.
@@ -151,7 +163,7 @@ impl<A: Accepted> Session<A> {
         Self { core, proof: PhantomData }
     }
 
-    /// Writes the banner (RFC 5321 section 4.2).
+    /// Writes the banner (RFC 5321 section 3.1).
     pub fn greet(&mut self, out: &mut Vec<u8>) {
         self.core.tally.positive += 1;
         let Setup { options, id, .. } = &self.core.setup;
@@ -183,6 +195,7 @@ impl<A: Accepted> Session<A> {
 
     /// Answers `Step::Rcpt`.
     pub fn answer_rcpt(&mut self, refusal: Option<Reply>, out: &mut Vec<u8>) -> Option<Step> {
+        let State::AnswerRcpt = self.core.state else { return None };
         self.core.state = State::Command;
         if let (None, Some(transaction)) = (&refusal, &mut self.core.transaction) {
             transaction.recipients += 1;
@@ -192,7 +205,8 @@ impl<A: Accepted> Session<A> {
 
     /// Answers `Step::Begin`. After a refusal the transaction is over.
     pub fn answer_begin(&mut self, refusal: Option<Reply>, out: &mut Vec<u8>) -> Option<Step> {
-        let State::AnswerBegin { chunk } = std::mem::replace(&mut self.core.state, State::Command) else { return None };
+        let State::AnswerBegin { chunk } = self.core.state else { return None };
+        self.core.state = State::Command;
         let options = &self.core.setup.options;
         let body = Box::new(Body::new(chunk.is_none(), options.bare_newline, options.message_size_max.0));
         match (chunk, refusal) {
@@ -206,7 +220,7 @@ impl<A: Accepted> Session<A> {
                 self.core.reply(reply, out)
             }
             (Some(chunk), None) => {
-                self.core.state = State::Chunk { left: chunk.size, last: chunk.last, body };
+                self.core.state = State::Chunk { left: chunk.size, chunk, body };
                 None
             }
             (Some(chunk), Some(reply)) => {
@@ -219,6 +233,8 @@ impl<A: Accepted> Session<A> {
 
     /// Answers `Step::End` with the proof that the message is accepted: the only way to a 250 for a message.
     pub fn accept(&mut self, proof: &A, out: &mut Vec<u8>) {
+        let State::AnswerEnd = self.core.state else { return };
+        // RFC 5321 section 4.2.5: with this reply the message is ours.
         self.core.end_transaction();
         self.core.tally.positive += 1;
         let _ = write!(Line(out), "250 2.0.0 queued as {}\r\n", proof.id());
@@ -227,12 +243,16 @@ impl<A: Accepted> Session<A> {
     /// Answers `Step::End` with a refusal.
     pub fn refuse(&mut self, reply: Reply, out: &mut Vec<u8>) -> Option<Step> {
         debug_assert!(reply.refuses(), "a message is accepted with `accept`");
+        let State::AnswerEnd = self.core.state else { return None };
         self.core.end_transaction();
         self.core.reply(reply, out)
     }
 
     /// TLS is on: everything the client said before is forgotten (RFC 3207 section 4.2).
     pub fn secured(&mut self) {
+        if !matches!(self.core.state, State::Handshake | State::Command) {
+            return;
+        }
         self.core.helo = None;
         self.core.transaction = None;
         self.core.setup.secure = true;
@@ -280,7 +300,7 @@ impl Core {
     fn advance_once(&mut self, input: &[u8], body: &mut Vec<u8>, out: &mut Vec<u8>) -> (usize, Option<Step>) {
         match &mut self.state {
             State::Command => self.command(input, out),
-            State::LongLine => self.long_line(input, out),
+            State::LongLine { .. } => self.long_line(input, out),
             State::Data(scanner) => {
                 let (used, ended) = scanner.data(input, body);
                 let fault = scanner.fault();
@@ -303,54 +323,61 @@ impl Core {
             if window.len() < LINE_MAX {
                 return (0, Some(Step::Need));
             }
-            self.state = State::LongLine;
+            self.state = State::LongLine { bdat: is_bdat(window) };
             return (LINE_MAX, None);
         };
         let printable = |line: &str| !line.chars().any(|c| c.is_control() && c != '\t');
         let line = window[..newline].strip_suffix(b"\r").and_then(|line| std::str::from_utf8(line).ok());
         let step = match line.filter(|line| printable(line)) {
             Some(line) => verbs::run(self, line, out),
-            None => self.reply(replies::LINE_MALFORMED, out),
+            None => self.refuse_line(replies::LINE_MALFORMED, is_bdat(window), out),
         };
         (newline + 1, step)
     }
 
+    /// Refuses a line. If it was to announce a chunk, how many octets follow is not known, and nothing that comes can be
+    /// trusted to be a command: the session is over.
+    pub(crate) fn refuse_line(&mut self, reply: Reply, bdat: bool, out: &mut Vec<u8>) -> Option<Step> {
+        let step = self.reply(reply, out);
+        if bdat { Some(self.close()) } else { step }
+    }
+
     fn long_line(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Option<Step>) {
+        let State::LongLine { bdat } = self.state else { return (0, None) };
         match memchr(b'\n', input) {
             None => (input.len(), Some(Step::Need)),
             Some(newline) => {
                 self.state = State::Command;
-                (newline + 1, self.reply(replies::LINE_TOO_LONG, out))
+                (newline + 1, self.refuse_line(replies::LINE_TOO_LONG, bdat, out))
             }
         }
     }
 
     fn chunk(&mut self, input: &[u8], body: &mut Vec<u8>, out: &mut Vec<u8>) -> (usize, Option<Step>) {
-        let State::Chunk { left, last, body: mut scanner } = std::mem::replace(&mut self.state, State::Command) else {
+        let State::Chunk { left, chunk, body: mut scanner } = std::mem::replace(&mut self.state, State::Command) else {
             return (0, None);
         };
         let used = input.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         scanner.chunk(&input[..used], body);
         let left = left - used as u64;
         if left > 0 {
-            self.state = State::Chunk { left, last, body: scanner };
+            self.state = State::Chunk { left, chunk, body: scanner };
             return (used, Some(Step::Need));
         }
-        if last {
+        if chunk.last {
             scanner.finish(body);
             return (used, Some(self.ended(scanner.fault(), out)));
         }
         // RFC 3030 section 2: a chunk that can't be taken ends the transaction; what is pipelined behind it gets 503.
         if let Some(fault) = scanner.fault() {
             self.transaction = None;
-            let (reply, abandoned) = refusal_of(fault);
-            return (used, self.reply(reply, out).or(Some(Step::Abandoned(abandoned))));
+            let why = abandoned(fault);
+            return (used, self.reply(why.reply(), out).or(Some(Step::Abandoned(why))));
         }
-        let size = scanner.size();
         if let Some(transaction) = &mut self.transaction {
             transaction.chunks = Some(scanner);
         }
-        (used, self.reply(replies::CHUNK_OK.with_detail(&size.to_string()), out))
+        (used, self.reply(replies::CHUNK_OK.with_detail(&chunk.size.to_string()), out))
     }
 
     fn skip(&mut self, input: &[u8], out: &mut Vec<u8>) -> (usize, Option<Step>) {
@@ -376,8 +403,8 @@ impl Core {
             return Step::End;
         };
         self.end_transaction();
-        let (reply, abandoned) = refusal_of(fault);
-        self.reply(reply, out).unwrap_or(Step::Abandoned(abandoned))
+        let why = abandoned(fault);
+        self.reply(why.reply(), out).unwrap_or(Step::Abandoned(why))
     }
 
     pub(crate) fn write(&mut self, reply: &Reply, out: &mut Vec<u8>) {
@@ -409,7 +436,7 @@ impl Core {
 
     pub(crate) fn resume_chunk(&mut self, chunk: Chunk) {
         if let Some(body) = self.transaction.as_mut().and_then(|t| t.chunks.take()) {
-            self.state = State::Chunk { left: chunk.size, last: chunk.last, body };
+            self.state = State::Chunk { left: chunk.size, chunk, body };
         }
     }
 
@@ -422,9 +449,13 @@ impl Core {
     }
 }
 
-fn refusal_of(fault: Fault) -> (Reply, Abandoned) {
+fn is_bdat(line: &[u8]) -> bool {
+    line.len() >= 4 && line[..4].eq_ignore_ascii_case(b"BDAT")
+}
+
+fn abandoned(fault: Fault) -> Abandoned {
     match fault {
-        Fault::TooBig => (replies::TOO_BIG, Abandoned::TooBig),
-        Fault::BareNewline => (replies::BARE_NEWLINE, Abandoned::BareNewline),
+        Fault::TooBig => Abandoned::TooBig,
+        Fault::BareNewline => Abandoned::BareNewline,
     }
 }

@@ -66,12 +66,14 @@ pub(crate) fn run(core: &mut Core, line: &str, out: &mut Vec<u8>) -> Option<Step
     let (name, arguments) = line.split_once(' ').unwrap_or((line, ""));
     let arguments = arguments.trim_start_matches(' ');
     let Some(verb) = VERBS.iter().find(|verb| verb.name.eq_ignore_ascii_case(name)) else {
-        return core.reply(replies::UNKNOWN_COMMAND, out);
+        let bdat = name.get(..4).is_some_and(|head| head.eq_ignore_ascii_case("BDAT"));
+        return core.refuse_line(replies::UNKNOWN_COMMAND, bdat, out);
     };
-    // The two octets of CRLF count (RFC 5321 section 4.5.3.1.4).
+    // The two octets of CRLF count (RFC 5321 section 4.5.3.1.4), and lines are answered: RFC 5321 section 4.5.3.1.9.
     if line.len() + 2 > verb.line_max {
-        return core.reply(replies::LINE_TOO_LONG, out);
+        return core.refuse_line(replies::LINE_TOO_LONG, verb.name == "BDAT", out);
     }
+    // RFC 5321 section 4.1.4: the order of commands.
     let refusal = if core.lacks_tls() && !verb.in_clear {
         Some(replies::TLS_REQUIRED)
     } else {
@@ -94,7 +96,8 @@ pub(crate) fn run(core: &mut Core, line: &str, out: &mut Vec<u8>) -> Option<Step
     }
 }
 
-/// RFC 5321 section 4.1.1.1; the keywords are those of the extensions this server has.
+/// RFC 5321 section 4.1.1.1 and RFC 5321 section 3.2; the keywords are those of the extensions this server has, among them
+/// RFC 6531 section 3.1.
 fn ehlo(core: &mut Core, arguments: &str, out: &mut Vec<u8>) -> Option<Step> {
     let reset = core.reset();
     core.greeted(arguments, true);
@@ -137,7 +140,7 @@ fn starttls(core: &mut Core, _: &str, out: &mut Vec<u8>) -> Option<Step> {
     Some(Step::StartTls)
 }
 
-/// RFC 5321 section 4.1.1.2; the declared size is looked at here (RFC 1870 section 6.1).
+/// RFC 5321 section 3.3; the declared size is looked at here (RFC 1870 section 6.1).
 fn mail(core: &mut Core, arguments: &str, out: &mut Vec<u8>) -> Option<Step> {
     if core.transaction.is_some() {
         return core.reply(replies::BAD_SEQUENCE.with_detail("MAIL was already given"), out);
@@ -203,11 +206,13 @@ fn bdat(core: &mut Core, arguments: &str, out: &mut Vec<u8>) -> Option<Step> {
     None
 }
 
+/// RFC 5321 section 4.1.1.5.
 fn rset(core: &mut Core, _: &str, out: &mut Vec<u8>) -> Option<Step> {
     let reset = core.reset();
     core.reply(replies::OK, out).or(reset)
 }
 
+/// RFC 5321 section 4.1.1.9.
 fn noop(core: &mut Core, _: &str, out: &mut Vec<u8>) -> Option<Step> {
     core.reply(replies::OK, out)
 }
@@ -218,16 +223,17 @@ fn quit(core: &mut Core, _: &str, out: &mut Vec<u8>) -> Option<Step> {
     Some(core.close())
 }
 
-/// RFC 5321 section 3.5.3: a server may decline to say who exists.
+/// RFC 5321 section 4.1.1.6, and RFC 5321 section 3.5.3: a server may decline to say who exists.
 fn vrfy(core: &mut Core, _: &str, out: &mut Vec<u8>) -> Option<Step> {
     core.reply(replies::NOT_VERIFIED, out)
 }
 
-/// RFC 5321 section 3.5.2: lists are nobody's business; the command is known and not done.
+/// RFC 5321 section 7.3: lists are nobody's business; the command is known and not done.
 fn expn(core: &mut Core, _: &str, out: &mut Vec<u8>) -> Option<Step> {
     core.reply(replies::NOT_EXPANDED, out)
 }
 
+/// RFC 5321 section 4.1.1.8.
 fn help(core: &mut Core, _: &str, out: &mut Vec<u8>) -> Option<Step> {
     core.reply(replies::HELP, out)
 }

@@ -2,11 +2,12 @@
 //!
 //! The caller gives every segment's first block, asks for the order, and then gives every segment's bytes in it. At the end
 //! of the log a torn record is expected: nothing behind it was acknowledged. A bad record with good ones behind it is
-//! damage; it is counted and reported, and reading goes on at the next block, so one bad place loses no more than itself.
+//! damage; it is counted and reported, and reading goes on at the next good one, so a bad record loses no more than itself.
 
 use crate::log::{Location, Slot, Spool};
 use crate::record::{self, BodyFile, Content, Kind};
 use crate::{BLOCK, Options};
+use memchr::memmem;
 use ringpost_base::{Entropy, SpoolId};
 use std::collections::{BTreeMap, HashMap};
 
@@ -52,6 +53,12 @@ impl SegmentHeader {
         let number = |at: usize| used[at..at + 8].try_into().map(u64::from_le_bytes).ok();
         Some(Self { sequence: number(8)?, head: number(16)?, key: number(24)?, size: number(32)? })
     }
+}
+
+/// The next whole and true record at `from` or behind it, and where it begins.
+fn next_record(bytes: &[u8], from: usize, key: u64) -> Option<(usize, record::Raw<'_>)> {
+    let rest = bytes.get(from..)?;
+    memmem::find_iter(rest, &record::MAGIC).find_map(|at| record::parse(&rest[at..], key).map(|raw| (from + at, raw)))
 }
 
 /// A message found alive.
@@ -127,24 +134,14 @@ impl Recovery {
 
     /// Takes the bytes of a segment, whole, in the order given.
     pub fn segment(&mut self, slot: Slot, header: &SegmentHeader, bytes: &[u8]) {
-        let (mut at, mut torn) = (BLOCK, None);
-        while at + record::HEADER <= bytes.len() {
-            match record::parse(&bytes[at..], header.key) {
-                Some(raw) => {
-                    if let Some(offset) = torn.take() {
-                        self.damage.push(Damage { slot, offset });
-                    }
-                    self.take(slot, header, at, &raw);
-                    at += raw.len();
-                }
-                None => {
-                    let padding = !at.is_multiple_of(BLOCK) && bytes[at..].iter().take(4).all(|byte| *byte == 0);
-                    if !padding && torn.is_none() {
-                        torn = Some(at as u64);
-                    }
-                    at = (at / BLOCK + 1) * BLOCK;
-                }
+        let mut at = BLOCK;
+        // Records stand behind one another, batches at the next block: whatever is between is zeros, or damage.
+        while let Some((start, raw)) = next_record(bytes, at, header.key) {
+            if bytes[at..start].iter().any(|byte| *byte != 0) {
+                self.damage.push(Damage { slot, offset: at as u64 });
             }
+            self.take(slot, header, start, &raw);
+            at = start + raw.len();
         }
     }
 
@@ -200,5 +197,45 @@ impl Recovery {
         spool.free_dead();
         live.sort_unstable_by_key(|recovered| recovered.id);
         (spool, live)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: SegmentHeader = SegmentHeader { sequence: 1, head: 1, key: 77, size: 0 };
+
+    /// A segment of messages of so many bytes, packed as one batch, and where each begins.
+    fn segment(sizes: &[usize]) -> (Vec<u8>, Vec<usize>) {
+        let (mut bytes, mut starts) = (HEADER.block(), Vec::new());
+        for (number, size) in sizes.iter().enumerate() {
+            let start = bytes.len();
+            let id = SpoolId::from_bytes([number as u8 + 1; 16]);
+            record::append(Kind::Message, id, &[&0u32.to_le_bytes(), &vec![b'x'; *size]], &mut bytes);
+            record::seal(&mut bytes[start..], HEADER.key);
+            starts.push(start);
+        }
+        bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
+        (bytes, starts)
+    }
+
+    #[test]
+    fn a_damaged_record_loses_no_more_than_itself() {
+        let (mut bytes, starts) = segment(&[100, 5000, 30, 40]);
+        bytes[starts[1] + 50] ^= 1;
+        let mut recovery = Recovery::new();
+        recovery.segment(Slot(3), &HEADER, &bytes);
+        assert_eq!(recovery.damage(), [Damage { slot: Slot(3), offset: starts[1] as u64 }]);
+        assert_eq!(recovery.found.len(), 3);
+    }
+
+    #[test]
+    fn a_torn_end_is_no_damage() {
+        let (mut bytes, starts) = segment(&[100, 200]);
+        bytes[starts[1] + 100..].fill(0xee);
+        let mut recovery = Recovery::new();
+        recovery.segment(Slot(0), &HEADER, &bytes);
+        assert_eq!((recovery.damage().len(), recovery.found.len()), (0, 1));
     }
 }

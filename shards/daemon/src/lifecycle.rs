@@ -38,6 +38,8 @@ const CLOSE: Duration = Duration::from_secs(10);
 /// Runs the server.
 pub(crate) fn serve(options: &ConfigFile) -> Result<()> {
     let since = Instant::now();
+    // Mail is nobody else's business, whatever the umask of who starts us.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let config = check::load(options)?;
     let mut cores = plan::cores(&config)?;
     let descriptors = preflight(cores.len())?;
@@ -222,7 +224,7 @@ fn operate(
     shards.board.publish_phase(Phase::Draining);
     if let Some(services) = services {
         // Health and metrics answer until the sessions are done.
-        wait_departed(shards, config.server.drain_timeout.0 + CLOSE);
+        wait_departed(shards, config.server.drain_timeout.0);
         services.stop();
     }
     outcome

@@ -56,7 +56,7 @@ pub(crate) async fn run(shard: Shard, equipment: Equipment) {
     let Equipment { core, config, state_dir, directory, orphans, acceptor, sockets, files, inbox, opened } = equipment;
     let memory = core.capacity.message_memory;
     let budget = Budget { message_bytes: memory.0, hot_bytes: hot_share(memory) };
-    let open = open(id, &directory, orphans, config.spool, entropy(), block.clone(), budget).await;
+    let open = open(&directory, orphans, config.spool, entropy(), block.clone(), budget).await;
     let Opened { store, recovered } = match open {
         Ok(opened) => opened,
         Err(error) => {

@@ -11,12 +11,14 @@ pub(crate) fn listen() -> Result<Receiver<&'static str>> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("signals can't be listened for")?;
     let (sender, receiver) = bounded(1);
     let work = move || {
-        for signal in signals.forever() {
+        for (number, signal) in signals.forever().enumerate() {
             let name = if signal == SIGTERM { "SIGTERM" } else { "SIGINT" };
-            if sender.try_send(name).is_err() {
+            if number > 0 {
                 eprintln!("ringpost: second signal ({name}), ending at once");
                 std::process::exit(1);
             }
+            // The main thread listens until it has ended.
+            let _ = sender.send(name);
         }
     };
     std::thread::Builder::new().name("signals".into()).spawn(work).context("no thread for signals")?;

@@ -217,6 +217,7 @@ impl Runner {
                     );
                 }
             }
+            Verdict::Unknown => tracing::error!(id = %id, "outcome of an attempt that nobody made"),
             Verdict::Retry { done, progressed, wait } => {
                 if progressed {
                     self.store.progress(id, &done);

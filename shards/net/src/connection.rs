@@ -208,7 +208,7 @@ impl Connection {
     }
 
     /// Shakes hands as a TLS server. All plain input not yet used is thrown away; how much that was is returned with
-    /// the handshake: a client that speaks before the handshake injects (RFC 3207 section 5).
+    /// the handshake: a client that speaks before the handshake injects (RFC 3207 section 6).
     pub async fn secure(&mut self, acceptor: &Acceptor) -> Result<(Handshake, usize), Closed> {
         let injected = std::mem::take(&mut self.carry).len();
         self.starved = true;

@@ -114,6 +114,7 @@ impl<'a> Dialogue<'a> {
                         (used, step, false)
                     }
                 };
+                // RFC 2920 section 3.2: replies are gathered for as long as there is input.
                 let wait = step == Step::Need && out.is_empty() && !heavy;
                 (used, (!wait).then_some(step))
             })
@@ -137,7 +138,11 @@ impl<'a> Dialogue<'a> {
             Step::End => Box::pin(self.finish()).await,
             Step::Abandoned(why) => {
                 self.mx.block().add(Counter::MessagesRejected, 1);
-                tracing::info!(session = %self.id, peer = %self.peer.ip(), reason = ?why, "message refused");
+                if let Some(message) = &self.message {
+                    let reply = why.reply();
+                    tracing::info!(session = %self.id, id = %message.id, peer = %self.peer.ip(),
+                        code = u64::from(reply.code()), reason = reply.text(), "message refused");
+                }
                 Some(Step::Reset)
             }
             Step::StartTls => {
@@ -317,6 +322,7 @@ impl<'a> Dialogue<'a> {
             from: message.mail.from.as_str().into(),
             recipients: std::mem::take(&mut message.recipients),
             utf8: message.mail.utf8,
+            // RFC 6152 section 3.
             eight_bit: message.mail.body == BodyKind::EightBitMime,
         }
     }

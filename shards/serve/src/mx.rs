@@ -9,13 +9,16 @@ use ringpost_queue::Item;
 use ringpost_runtime::{contain, now, spawn};
 use ringpost_smtp::{Options, Reply, Session, Setup, TlsUse, replies};
 use ringpost_store::{Receipt, Store};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// How long a client has to take the last words it is told.
 const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// Connections told at one time why they are not served; further ones are closed without a word.
+const TURNING_AWAY_MAX: usize = 256;
 
 /// What an MX is made of.
 pub struct MxSetup {
@@ -48,6 +51,8 @@ pub struct Mx {
     pub(crate) setup: MxSetup,
     message_ids: RefCell<MessageIds>,
     session_ids: RefCell<SessionIds>,
+    /// Connections being told that they are not served.
+    turning_away: Cell<usize>,
 }
 
 /// One listener of an MX.
@@ -63,7 +68,7 @@ impl Mx {
     pub fn new(setup: MxSetup) -> Rc<Self> {
         let message_ids = RefCell::new(MessageIds::new(setup.shard, setup.entropy));
         let session_ids = RefCell::new(SessionIds::new(setup.shard, setup.entropy));
-        Rc::new(Self { setup, message_ids, session_ids })
+        Rc::new(Self { setup, message_ids, session_ids, turning_away: Cell::new(0) })
     }
 
     /// A listener of it.
@@ -103,6 +108,10 @@ impl MxListener {
             None => spawn("session", self.clone().serve(connection, id)),
             Some(reply) => {
                 mx.block().add(Counter::SessionsRefused, 1);
+                if mx.turning_away.get() >= TURNING_AWAY_MAX {
+                    return;
+                }
+                mx.turning_away.set(mx.turning_away.get() + 1);
                 // Where TLS comes first there is no way to say why.
                 let words = (self.tls != TlsUse::Implicit).then_some(reply);
                 spawn("refusal", self.clone().turn_away(connection, id, words));
@@ -175,6 +184,7 @@ impl MxListener {
             self.last_words(&mut connection, id, &reply).await;
         }
         connection.close().await;
+        self.mx.turning_away.set(self.mx.turning_away.get() - 1);
     }
 
     /// Says one thing to a client whose session is over or never was.

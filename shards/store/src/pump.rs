@@ -1,5 +1,6 @@
 //! The task that does the log's operations, one write and sync at a time, so that what comes meanwhile is joined.
 
+use crate::error::StoreError;
 use crate::store::Store;
 use ringpost_metrics::{Counter, Gauge, Timing};
 use ringpost_runtime::{after, sleep, tick};
@@ -8,6 +9,14 @@ use std::{rc::Rc, time::Duration};
 
 /// Messages in a batch from which waiting for more is not worth it.
 const BATCH_ENOUGH: usize = 16;
+
+/// Commits that don't wait after one that waited in vain: a client that sits in the middle of a message must not slow
+/// down the others.
+const IMPATIENCE: u32 = 16;
+
+/// Kinds of operations, as bits.
+const CREATING: u8 = 1;
+const WRITING: u8 = 2;
 
 /// How long the log is left alone after an operation failed. What arrives meanwhile is refused.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
@@ -29,6 +38,10 @@ impl Store {
     /// Waits a little for messages that are under way, so that one sync serves more of them: only while there are some, and
     /// not once enough have come.
     async fn gather(&self) {
+        let at_first = self.waiting.borrow().len();
+        if let Some(left) = self.impatient.get().checked_sub(1).filter(|_| at_first > 0) {
+            return self.impatient.set(left);
+        }
         let deadline = tick().deadline(self.options.commit_delay.0);
         loop {
             let staged = self.waiting.borrow().len();
@@ -38,6 +51,9 @@ impl Store {
                 return;
             }
             if after(deadline.0.since(now), self.work.heard()).await.is_none() {
+                if staged == at_first {
+                    self.impatient.set(IMPATIENCE);
+                }
                 return;
             }
         }
@@ -68,11 +84,10 @@ impl Store {
             let made = store.segments.create(slot).await;
             let failed = made.is_err();
             if let Err(error) = made {
-                tracing::error!(%error, "spool segment could not be made");
-                store.block.add(Counter::SpoolErrors, 1);
+                store.complain(&error, CREATING);
             }
             let completions = store.spool.borrow_mut().created(slot, !failed);
-            store.finish(failed, completions).await;
+            store.finish(CREATING, failed, completions).await;
             store.work.ring();
         };
         if must_wait {
@@ -90,19 +105,28 @@ impl Store {
         let failed = wrote.is_err();
         match &wrote {
             Ok(()) => self.block.add(Counter::SpoolBytes, bytes.len() as u64),
-            Err(error) => {
-                tracing::error!(%error, "spool could not be written");
-                self.block.add(Counter::SpoolErrors, 1);
-            }
+            Err(error) => self.complain(error, WRITING),
         }
         let completions = self.spool.borrow_mut().written(!failed);
-        self.finish(failed, completions).await;
+        self.finish(WRITING, failed, completions).await;
+    }
+
+    /// Says that the disk fails: once, not at each of the attempts that follow.
+    fn complain(&self, error: &StoreError, kind: u8) {
+        self.block.add(Counter::SpoolErrors, 1);
+        if self.failing.get() & kind == 0 {
+            tracing::error!(%error, "spool can't be written; trying again until it can");
+        }
     }
 
     /// Answers those who wait; after a failure, gives the disk a pause in which no new message begins.
-    async fn finish(&self, failed: bool, completions: Vec<Completion>) {
-        self.failing.set(failed);
-        self.block.set(Gauge::SpoolFailing, u64::from(failed));
+    async fn finish(&self, kind: u8, failed: bool, completions: Vec<Completion>) {
+        let before = self.failing.get();
+        self.failing.set(if failed { before | kind } else { before & !kind });
+        if before != 0 && self.failing.get() == 0 {
+            tracing::info!("spool can be written again");
+        }
+        self.block.set(Gauge::SpoolFailing, u64::from(self.is_failing()));
         let hit = failed && !completions.is_empty();
         self.complete(completions);
         if failed {
@@ -117,9 +141,6 @@ impl Store {
             let waiting = self.waiting.borrow_mut().remove(&token.0);
             let Some(waiting) = waiting else { continue };
             self.observe_commit(waiting.since);
-            if result.is_err() {
-                self.block.add(Counter::SpoolErrors, 1);
-            }
             waiting.promise.keep(result.inspect_err(|failure: &Failure| {
                 tracing::warn!(%failure, "message could not be stored");
             }));

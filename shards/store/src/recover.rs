@@ -7,8 +7,8 @@
 
 use crate::error::{StoreError, file_error};
 use crate::segments::{Segments, slot_of, sync_directory};
-use crate::store::{Budget, Store, Waiting, body_is_whole};
-use ringpost_base::{Entropy, ShardId, SpoolId};
+use crate::store::{Budget, Store, Waiting};
+use ringpost_base::{Entropy, SpoolId};
 use ringpost_metrics::{Block, Counter};
 use ringpost_runtime::local::promise;
 use ringpost_runtime::{Pace, tick};
@@ -51,7 +51,6 @@ pub fn shard_directories(spool: &Path, shards: usize) -> Result<Vec<(PathBuf, Or
 
 /// Opens a shard's spool.
 pub async fn open(
-    shard: ShardId,
     directory: &Path,
     orphans: Orphans,
     options: Options,
@@ -64,11 +63,12 @@ pub async fn open(
     let store = Store::new(directory, options, spool, block, budget);
     let mut recovered = Vec::with_capacity(live.len());
     for message in live {
-        if whole(&store, &message).await? {
+        if message.body_file.is_none() || store.body_path(message.id).exists() {
             store.hold(message.id, message.size, message.body_file, None);
             recovered.push(message);
         } else {
-            // Its body file goes only when it is settled: the settlement itself was not yet on the disk.
+            // Its body file goes only when it is settled: the settlement itself was not yet on the disk. A file that is
+            // there and not what it should be is another matter: delivery finds out, and the message stays.
             store.spool.borrow_mut().settle(message.id);
         }
     }
@@ -79,7 +79,7 @@ pub async fn open(
     }
     store.block.add(Counter::SpoolRecovered, recovered.len() as u64);
     if !recovered.is_empty() {
-        tracing::info!(shard = shard.0, messages = recovered.len(), "messages found in the spool");
+        tracing::info!(messages = recovered.len() as u64, "messages found in the spool");
     }
     Ok(Opened { store, recovered })
 }
@@ -128,13 +128,6 @@ fn slots(directory: &Path) -> Result<Vec<Slot>, StoreError> {
     Ok(slots)
 }
 
-async fn whole(store: &Store, message: &Recovered) -> Result<bool, StoreError> {
-    match message.body_file {
-        None => Ok(true),
-        Some(file) => body_is_whole(&store.body_path(message.id), file).await,
-    }
-}
-
 /// Removes body files that no live record names: of messages that were never acknowledged, or are settled.
 fn remove_strays(store: &Store, recovered: &[Recovered]) -> Result<(), StoreError> {
     let named: HashSet<PathBuf> = recovered.iter().map(|message| store.body_path(message.id)).collect();
@@ -161,7 +154,7 @@ async fn adopt(store: &Rc<Store>, orphan: &Path, options: Options) -> Result<Vec
     }
     segments.close().await;
     fs::remove_dir_all(orphan).map_err(|error| file_error(orphan, error))?;
-    tracing::info!(from = %orphan.display(), messages = taken.len(), "spool of a former shard taken over");
+    tracing::info!(from = %orphan.display(), messages = taken.len() as u64, "spool of a former shard taken over");
     Ok(taken)
 }
 
@@ -174,13 +167,13 @@ async fn take(
 ) -> Result<bool, StoreError> {
     let id: SpoolId = message.id;
     let Some(location) = foreign.locate(id) else { return Ok(false) };
-    if let Some(file) = message.body_file {
+    if message.body_file.is_some() {
         let (from, to) = (orphan.join("body").join(format!("{id}.body")), store.body_path(id));
         if from.exists() {
             fs::rename(&from, &to).map_err(|error| file_error(&from, error))?;
             sync_directory(&store.bodies).await?;
         }
-        if !body_is_whole(&to, file).await? {
+        if !to.exists() {
             return Ok(false);
         }
     }

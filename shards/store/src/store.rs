@@ -1,9 +1,8 @@
 //! The store of one shard.
 
 use crate::draft::Draft;
-use crate::error::{StoreError, file_error};
+use crate::error::StoreError;
 use crate::segments::Segments;
-use glommio::io::BufferedFile;
 use ringpost_base::{SpoolId, Tick};
 use ringpost_metrics::{Block, Counter, Gauge, Timing};
 use ringpost_runtime::BufferPool;
@@ -71,10 +70,12 @@ pub struct Store {
     pub(crate) spool: RefCell<Spool>,
     pub(crate) waiting: RefCell<HashMap<u64, Waiting>>,
     pub(crate) work: Bell,
-    /// The last operation on the log failed.
-    pub(crate) failing: Cell<bool>,
+    /// Kinds of operations on the log whose last one failed.
+    pub(crate) failing: Cell<u8>,
     /// It failed a moment ago, and messages with it.
     pub(crate) refusing: Cell<bool>,
+    /// Commits to come that don't wait for others, because waiting was in vain.
+    pub(crate) impatient: Cell<u32>,
     budget: Budget,
     held: RefCell<HashMap<SpoolId, Held>>,
     hot_bytes: Cell<u64>,
@@ -92,8 +93,9 @@ impl Store {
             spool: RefCell::new(spool),
             waiting: RefCell::default(),
             work: Bell::default(),
-            failing: Cell::new(false),
+            failing: Cell::new(0),
             refusing: Cell::new(false),
+            impatient: Cell::new(0),
             budget,
             held: RefCell::default(),
             hot_bytes: Cell::new(0),
@@ -106,7 +108,7 @@ impl Store {
         Draft::new(self.clone(), id)
     }
 
-    /// Makes a message durable. Dropped while it waits, it may leave the message in the log although nobody was told;
+    /// Makes a message durable (RFC 5321 section 6.1). Dropped while it waits, it may leave the message in the log although nobody was told;
     /// the next start delivers it, or, where it had a body file, forgets it.
     pub async fn commit(self: &Rc<Self>, mut draft: Draft, envelope: &[u8]) -> Result<Receipt, Failure> {
         let since = tick();
@@ -209,7 +211,7 @@ impl Store {
 
     /// Whether the spool could not write, the last time it tried.
     pub fn is_failing(&self) -> bool {
-        self.failing.get()
+        self.failing.get() != 0
     }
 
     /// Whether messages should not even begin: the spool failed a moment ago.
@@ -228,22 +230,9 @@ impl Store {
 
     /// Waits until everything staged is written, then closes the files. Nothing may be committed any more.
     pub async fn close(&self) {
-        while !self.spool.borrow().is_idle() && !self.failing.get() {
+        while !self.spool.borrow().is_idle() && self.failing.get() == 0 {
             ringpost_runtime::sleep(std::time::Duration::from_millis(1)).await;
         }
         self.segments.close().await;
-    }
-}
-
-/// Looks whether a body file is there and as long as its record says.
-pub(crate) async fn body_is_whole(path: &Path, file: BodyFile) -> Result<bool, StoreError> {
-    match BufferedFile::open(path).await {
-        Err(_) if !path.exists() => Ok(false),
-        Err(error) => Err(file_error(path, error)),
-        Ok(open) => {
-            let size = open.file_size().await.map_err(|error| file_error(path, error))?;
-            let _ = open.close().await;
-            Ok(size == file.len)
-        }
     }
 }
