@@ -286,6 +286,11 @@ impl Spool {
         self.index.get(&id).map(|live| live.location)
     }
 
+    /// Whether there is a segment to go on in once the current one is full.
+    pub fn has_spare(&self) -> bool {
+        !self.free.is_empty()
+    }
+
     /// Whether anything is staged or under way.
     pub fn is_idle(&self) -> bool {
         self.staged.is_empty() && self.in_flight.is_none()

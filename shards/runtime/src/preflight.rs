@@ -6,8 +6,12 @@ use thiserror::Error;
 /// Locked memory that one shard's rings need, at least.
 const MEMLOCK_PER_SHARD: u64 = 512 * 1024;
 
-/// Descriptors kept for other things than connections: listeners, segments, body files, Maildirs.
-const DESCRIPTORS_RESERVED: u64 = 1024;
+/// Descriptors that a shard needs for other things than connections: segments, body files, Maildirs, two for each of those
+/// kept open.
+const DESCRIPTORS_PER_SHARD: u64 = 768;
+
+/// Descriptors that the process needs besides.
+const DESCRIPTORS_BASE: u64 = 256;
 
 /// Why shards can't be started here.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -50,7 +54,7 @@ pub fn preflight(shards: usize) -> Result<u64, PreflightError> {
     }
     probe_io_uring()?;
     let descriptors = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    Ok(descriptors.saturating_sub(DESCRIPTORS_RESERVED))
+    Ok(descriptors.saturating_sub(DESCRIPTORS_BASE + DESCRIPTORS_PER_SHARD * shards as u64))
 }
 
 fn raise(resource: Resource) {

@@ -5,12 +5,16 @@ use crossbeam::channel::Sender;
 use glommio::{LocalExecutorBuilder, Placement};
 use ringpost_base::ShardId;
 use ringpost_control::Seat;
-use ringpost_metrics::{Block, Counter, Timing};
+use ringpost_metrics::{Block, Counter, Gauge, Timing};
 use std::{future::Future, sync::Arc, time::Duration};
 use thiserror::Error;
 
 /// Time between two beats of a shard. It bounds the stall when the executor parks although a task is ready.
 pub const HEARTBEAT: Duration = Duration::from_millis(20);
+
+/// The same while the shard has no connection and no mail: nobody is there to feel a stall, and an idle server should cost
+/// nothing.
+const HEARTBEAT_IDLE: Duration = Duration::from_millis(100);
 
 /// How long a task may run before sockets and timers are looked at.
 const PREEMPT: Duration = Duration::from_millis(5);
@@ -123,9 +127,11 @@ impl Drop for Farewell {
 
 async fn heartbeat(block: Arc<Block>) {
     loop {
+        let idle = block.gauge(Gauge::SessionsOpen) == 0 && block.gauge(Gauge::QueueMessages) == 0;
+        let beat = if idle { HEARTBEAT_IDLE } else { HEARTBEAT };
         let asked = tick();
-        sleep(HEARTBEAT).await;
-        block.observe(Timing::Stall, tick().since(asked).saturating_sub(HEARTBEAT));
+        sleep(beat).await;
+        block.observe(Timing::Stall, tick().since(asked).saturating_sub(beat));
         block.add(Counter::LogDropped, log::take_dropped());
         log::flush();
     }

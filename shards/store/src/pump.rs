@@ -122,7 +122,9 @@ impl Store {
     /// Answers those who wait; after a failure, gives the disk a pause in which no new message begins.
     async fn finish(&self, kind: u8, failed: bool, completions: Vec<Completion>) {
         let before = self.failing.get();
-        self.failing.set(if failed { before | kind } else { before & !kind });
+        // With a segment to spare, it no longer matters that another could not be made.
+        let over = if self.spool.borrow().has_spare() { kind | CREATING } else { kind };
+        self.failing.set(if failed { before | kind } else { before & !over });
         if before != 0 && self.failing.get() == 0 {
             tracing::info!("spool can be written again");
         }
