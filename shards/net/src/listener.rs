@@ -12,6 +12,10 @@ use std::{io, rc::Rc, sync::Arc};
 /// Connections that the kernel may have finished and we not yet taken, per socket.
 const BACKLOG: i32 = 4096;
 
+/// Tries to bind to an address that is in use, and the pause between two: a second in all.
+const IN_USE_TRIES: u32 = 40;
+const IN_USE_PAUSE: Duration = Duration::from_millis(25);
+
 /// How long accept is left alone when descriptors or memory are short: it would fail again at once.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -36,10 +40,25 @@ impl Bound {
 pub fn bind(address: SocketAddr, count: usize) -> Result<Vec<Bound>, NetError> {
     let wrong = |reason| NetError::Bind { address, reason };
     let probe = socket(address, false).map_err(wrong)?;
-    probe.bind(&address.into()).map_err(wrong)?;
+    take(&probe, address).map_err(wrong)?;
     let address = probe.local_addr().map_err(wrong)?.as_socket().unwrap_or(address);
     drop(probe);
     (0..count).map(|_| join_group(address).map_err(|reason| NetError::Bind { address, reason })).collect()
+}
+
+/// Binds, and waits a little for an address that is still in use: the kernel takes a moment to close the sockets of a
+/// process that was killed, and whoever starts it anew should not have to try twice.
+fn take(socket: &Socket, address: SocketAddr) -> io::Result<()> {
+    let mut left = IN_USE_TRIES;
+    loop {
+        match socket.bind(&address.into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && left > 0 => {
+                left -= 1;
+                std::thread::sleep(IN_USE_PAUSE);
+            }
+            other => return other,
+        }
+    }
 }
 
 fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {

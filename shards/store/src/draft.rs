@@ -10,7 +10,7 @@ use ringpost_spool::BodyFile;
 use std::{path::PathBuf, rc::Rc};
 
 /// Bytes gathered before they are written to the body file. With what one read brings, this bounds a session's memory.
-const SPILL: usize = 128 << 10;
+const SPILL: usize = 64 << 10;
 
 /// The same while the core is at its limit of memory for messages.
 const SPILL_TIGHT: usize = 16 << 10;
@@ -101,10 +101,11 @@ impl Draft {
 
     async fn flush(&mut self) -> Result<(), StoreError> {
         let Some(spill) = &mut self.spill else { return Ok(()) };
-        let bytes = std::mem::take(&mut self.bytes);
-        if bytes.is_empty() {
+        if self.bytes.is_empty() {
             return Ok(());
         }
+        // Of the right size at once: growing step by step would leave a trail of freed blocks of every size.
+        let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(2 * SPILL));
         let len = bytes.len();
         let crc = ringpost_spool::checksum(spill.crc, &bytes);
         let wrote = spill.file.write_at(bytes, spill.len).await.map_err(|error| file_error(&spill.path, error))?;

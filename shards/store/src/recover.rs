@@ -72,11 +72,12 @@ pub async fn open(
             store.spool.borrow_mut().settle(message.id);
         }
     }
-    remove_strays(&store, &recovered)?;
     ringpost_runtime::spawn_vital(store.clone().pump());
     for orphan in orphans {
         recovered.extend(adopt(&store, &orphan, options).await?);
     }
+    // Only now: a crash while a former shard's mail was taken over left body files here whose records were still there.
+    remove_strays(&store, &recovered)?;
     store.block.add(Counter::SpoolRecovered, recovered.len() as u64);
     if !recovered.is_empty() {
         tracing::info!(messages = recovered.len() as u64, "messages found in the spool");

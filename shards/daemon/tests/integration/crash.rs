@@ -19,7 +19,7 @@ const UP_MS_MAX: u64 = 500;
 /// What each run of the load tester sends, in turn: within the log, in body files, both.
 const LOADS: [&[&str]; 5] = [
     &["--size", "2KiB", "--messages-per-connection", "5"],
-    &["--size", "16KiB", "--bdat", "--recipients", "2"],
+    &["--size", "150KiB", "--bdat", "--recipients", "2"],
     &["--size", "mix", "--tls", "starttls", "--messages-per-connection", "20"],
     &["--size", "300KiB", "--bdat", "--chunk-size", "64KiB"],
     &["--size", "4KiB", "--no-pipelining"],
@@ -54,14 +54,20 @@ fn kill_9_twenty_times_loses_and_doubles_nothing() {
             let more = || !done.load(Ordering::Relaxed);
             keep_loading(smtp, &folder, more, seed)
         });
-        let mut random = Random::new(seed);
-        for _ in 0..KILLS {
-            std::thread::sleep(Duration::from_millis(random.below(UP_MS_MAX)));
-            server.kill();
-            server.start_again();
-        }
+        let killing = scope.spawn(|| {
+            let mut random = Random::new(seed);
+            for _ in 0..KILLS {
+                std::thread::sleep(Duration::from_millis(random.below(UP_MS_MAX)));
+                server.kill();
+                server.start_again();
+            }
+        });
+        let killed = killing.join();
+        // Even where a start failed: the load must end.
         done.store(true, Ordering::Relaxed);
-        loading.join().expect("the load ran")
+        let runs = loading.join().expect("the load ran");
+        killed.expect("every start succeeded");
+        runs
     });
     for (_, finished) in &runs {
         assert!(finished.status.success(), "{}", finished.all());

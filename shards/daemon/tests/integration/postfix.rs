@@ -132,7 +132,8 @@ fn a_real_postfix_relays_byte_for_byte() {
     let sent = expected();
     let mut client = Client::hello(postfix.smtp);
     for (subject, body) in &sent {
-        client.deliver("a@example.org", &["alice@example.com"], &message(subject, body));
+        client.begin("a@example.org", &["alice@example.com"]);
+        assert_eq!(client.content(&message(subject, body)).code, 250, "{subject}");
     }
     drop(client);
     let delivered = server.maildir("example.com/alice").wait_for(sent.len());

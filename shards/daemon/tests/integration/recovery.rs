@@ -2,7 +2,7 @@
 
 use crate::support::maildir::delivered_below;
 use crate::support::server::Server;
-use crate::support::settings::{Cores, Settings};
+use crate::support::settings::Settings;
 use crate::support::smtp::Client;
 use crate::support::text::{lines, message};
 use crate::support::wait_until;
@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
-/// A size that goes into a body file with [`settings`].
-const LARGE: usize = 20_000;
+/// A size that goes into a body file with [`settings`]: above the limit, and not all of it in one read.
+const LARGE: usize = 150_000;
 
 /// Sessions that are opened at once: on two cores, all of them on one has a probability of one in half a million.
 const SESSIONS: usize = 20;
@@ -57,7 +57,7 @@ fn undelivered_mail_survives_kill_9_and_fewer_cores() {
     let count = sent.len() as u64;
     server.wait_for_metric("ringpost_queue_deferred_messages", count);
     server.kill();
-    server.change(|settings| Settings { cores: Cores::Count(1), ..settings });
+    server.change(|settings| settings.cores(1));
     server.start_again();
     assert_eq!(server.metrics().total("ringpost_spool_recovered_total"), count);
     assert!(delivered_below(&server.mail()).is_empty());
@@ -67,7 +67,7 @@ fn undelivered_mail_survives_kill_9_and_fewer_cores() {
     server.wait_for_rest();
     // Once more, with as many cores as at first: nothing comes again.
     server.stop();
-    server.change(|settings| Settings { cores: Cores::Count(2), ..settings });
+    server.change(|settings| settings.cores(2));
     server.start_again();
     assert_eq!(server.metrics().total("ringpost_spool_recovered_total"), 0);
     check_arrived(&server, &sent);
@@ -82,6 +82,35 @@ fn undelivered_mail_survives_an_orderly_stop() {
     server.start_again();
     assert_eq!(server.metrics().total("ringpost_spool_recovered_total"), sent.len() as u64);
     server.unblock("example.com");
+    check_arrived(&server, &sent);
+    server.wait_for_rest();
+}
+
+/// Messages around and far above every limit of the smallest spool there can be.
+#[test]
+fn the_smallest_spool_takes_messages_of_all_sizes_and_gives_them_back() {
+    let smallest = Settings::default().set("spool", "inline_max = \"4KiB\"").set("spool", "batch_max = \"8KiB\"");
+    let mut server = Server::start(smallest.set("spool", "segment_size = \"1MiB\""));
+    server.block("example.com");
+    let mut sent = BTreeMap::new();
+    for round in 0..8 {
+        let mut client = Client::hello(server.smtp());
+        for size in [1, 3_800, 4_200, 8_300, 30_000, 65_000, 66_000, 140_000, 400_000] {
+            let subject = format!("message-{round}-{size}");
+            let content = message(&subject, &lines(size as u64, size));
+            client.deliver("a@example.org", &["alice@example.com"], &content);
+            sent.insert(subject, content);
+        }
+        client.quit();
+    }
+    server.kill();
+    server.start_again();
+    assert_eq!(server.metrics().total("ringpost_spool_recovered_total"), sent.len() as u64);
+    assert_eq!(server.metrics().total("ringpost_spool_damaged_total"), 0);
+    server.change(|settings| settings.set("queue", "retry_first = \"100ms\""));
+    server.stop();
+    server.unblock("example.com");
+    server.start_again();
     check_arrived(&server, &sent);
     server.wait_for_rest();
 }
@@ -101,7 +130,7 @@ fn kill_9_while_a_former_core_is_taken_over_loses_nothing() {
     for file in files {
         fs::rename(&file, bodies("shard-0000").join(file.file_name().expect("a name"))).expect("renamed");
     }
-    server.change(|settings| Settings { cores: Cores::Count(1), ..settings });
+    server.change(|settings| settings.cores(1));
     server.start_again();
     server.unblock("example.com");
     check_arrived(&server, &sent);

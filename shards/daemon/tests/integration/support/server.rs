@@ -129,8 +129,16 @@ impl Server {
         self.home.smtp[0]
     }
 
-    /// Starts it again where it was, after it has ended.
+    /// Starts it again where it was, after it has ended and its port is free.
     pub(crate) fn start_again(&mut self) {
+        // A killed process is gone a moment before its io_uring, which still holds its sockets.
+        let listening = |address: &SocketAddr| listening_sockets(*address) > 0;
+        wait_until("the port is free", || !self.home.smtp.iter().any(listening));
+        self.start_again_at_once();
+    }
+
+    /// The same without waiting for the port.
+    pub(crate) fn start_again_at_once(&mut self) {
         assert!(self.child.is_none(), "it is still running");
         self.begin();
     }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Which cores the server runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cores {
+enum Cores {
     /// One, not always the same, so that tests side by side share the machine.
     One,
     /// This many.
@@ -32,7 +32,7 @@ struct Domain {
 /// example.com below `mail` in the state directory.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
-    pub(crate) cores: Cores,
+    cores: Cores,
     listeners: Vec<Listener>,
     domains: Vec<Domain>,
     /// Lines by section.
@@ -45,8 +45,13 @@ impl Default for Settings {
         static STARTED: AtomicUsize = AtomicUsize::new(0);
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let lone_core = STARTED.fetch_add(1, Ordering::Relaxed) % cpus;
-        let settings =
-            Self { cores: Cores::One, listeners: Vec::new(), domains: Vec::new(), sections: BTreeMap::new(), lone_core };
+        let settings = Self {
+            cores: Cores::One,
+            listeners: Vec::new(),
+            domains: Vec::new(),
+            sections: BTreeMap::new(),
+            lone_core,
+        };
         // Segments are written with zeros before they are used: small ones spare the disk of whoever runs the tests.
         settings
             .set("spool", "segment_size = \"2MiB\"")
