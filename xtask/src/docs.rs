@@ -1,19 +1,22 @@
 //! `cargo xtask docs`: the reference pages that the code writes itself, and the check that they are fresh.
 //!
-//! A crate that has a page prints it with its example `reference`.
+//! A crate that has a page prints it with an example: `metrics_reference`, `config_reference`.
 
 use anyhow::{Context, Result, bail};
 
 use crate::tidy::Finding;
 use crate::workspace::Workspace;
 
-/// The page, and the crate that prints it.
-const PAGES: [(&str, &str); 2] = [("docs/metrics.md", "ringpost-metrics"), ("docs/config.md", "ringpost-config")];
+/// The page, the crate that prints it, and with which example.
+const PAGES: [(&str, &str, &str); 2] = [
+    ("docs/metrics.md", "ringpost-metrics", "metrics_reference"),
+    ("docs/config.md", "ringpost-config", "config_reference"),
+];
 
 /// Writes every page.
 pub(crate) fn write(workspace: &Workspace) -> Result<()> {
-    for (path, package) in PAGES {
-        let text = generate(workspace, package)?;
+    for (path, package, example) in PAGES {
+        let text = generate(workspace, package, example)?;
         let changed = workspace.text(path).is_none_or(|old| old != text);
         if changed {
             std::fs::write(workspace.root.join(path), text).with_context(|| format!("cannot write {path}"))?;
@@ -26,9 +29,9 @@ pub(crate) fn write(workspace: &Workspace) -> Result<()> {
 /// The pages that differ from what the code prints now.
 pub(crate) fn check(workspace: &Workspace) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (path, package) in PAGES {
+    for (path, package, example) in PAGES {
         let mut find = |line, message: String| findings.push(Finding { path: path.to_owned(), line, message });
-        match generate(workspace, package) {
+        match generate(workspace, package, example) {
             Ok(text) => {
                 let page = workspace.text(path).unwrap_or_default();
                 if let Some(line) = first_difference(&page, &text) {
@@ -41,16 +44,16 @@ pub(crate) fn check(workspace: &Workspace) -> Vec<Finding> {
     findings
 }
 
-fn generate(workspace: &Workspace, package: &str) -> Result<String> {
+fn generate(workspace: &Workspace, package: &str, example: &str) -> Result<String> {
     let output = workspace
         .cargo()
-        .args(["run", "--quiet", "--package", package, "--example", "reference"])
+        .args(["run", "--quiet", "--package", package, "--example", example])
         .output()
         .context("cannot run cargo")?;
     if !output.status.success() {
         let reason = String::from_utf8_lossy(&output.stderr);
         let reason = reason.lines().next().unwrap_or("no reason given");
-        bail!("the example `reference` of {package}, which prints this page, failed: {reason}");
+        bail!("the example `{example}` of {package}, which prints this page, failed: {reason}");
     }
     String::from_utf8(output.stdout).with_context(|| format!("the page of {package} isn't UTF-8"))
 }

@@ -144,7 +144,7 @@ fn descriptions_fit_a_table_of_the_page() {
 
 #[test]
 fn the_page_is_up_to_date() {
-    assert!(PAGE == markdown(), "docs/config.md is not what the example `reference` prints");
+    assert!(PAGE == markdown(), "docs/config.md is not what the example `config_reference` prints");
 }
 
 #[test]
