@@ -47,7 +47,13 @@ async fn livez() -> &'static str {
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     let board = &shared.sources.board;
     let state = board.state();
-    let status = match state.phase {
+    // A shard listens before it acknowledges that it is ready; until all have, a client could still be turned away.
+    let opening = board.shards().any(|shard| board.acknowledged(shard).phase == Phase::Starting);
+    let phase = match state.phase {
+        Phase::Ready | Phase::Degraded if opening => Phase::Starting,
+        phase => phase,
+    };
+    let status = match phase {
         Phase::Ready | Phase::Degraded => StatusCode::OK,
         Phase::Starting | Phase::Draining | Phase::Stopping => StatusCode::SERVICE_UNAVAILABLE,
     };
@@ -64,13 +70,32 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
         let phase = if departed { "ended" } else { acknowledged.phase.name() };
         shards.push(json!({ "shard": shard.0, "phase": phase }));
     }
+    reasons.extend(words_of(phase).map(str::to_owned));
     let body = json!({
-        "state": state.phase.name(),
+        "state": state_name(phase),
         "reasons": reasons,
         "shards": shards,
         "version": shared.sources.version,
     });
     (status, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
+}
+
+/// The state as probes know it: both phases of the stop are one to them.
+fn state_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Draining => Phase::Stopping.name(),
+        other => other.name(),
+    }
+}
+
+/// Why a server in this phase takes no mail, where the phase itself is the reason.
+fn words_of(phase: Phase) -> Option<&'static str> {
+    match phase {
+        Phase::Starting => Some("the shards are reading their spools back, or about to listen"),
+        Phase::Draining => Some("no new connections are taken, sessions finish their messages"),
+        Phase::Stopping => Some("everything is being closed"),
+        Phase::Ready | Phase::Degraded => None,
+    }
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {

@@ -81,13 +81,18 @@ fn readyz_tells_each_phase_and_why() {
     ] {
         let state = server.board.publish_phase(phase);
         seats[0].acknowledge(state);
+        if phase == Phase::Ready {
+            assert_eq!(server.readyz().0, 503, "a shard that does not listen yet");
+            seats[1].acknowledge(state);
+        }
         let (answered, body) = server.readyz();
         assert_eq!(answered, status, "{phase}");
-        assert_eq!(body["state"], phase.name());
+        let state = if phase == Phase::Draining { "stopping" } else { phase.name() };
+        assert_eq!(body["state"], state);
         assert_eq!(body["reasons"][0], "the spool's disk is full");
         assert_eq!(body["shards"][0], serde_json::json!({ "shard": 0, "phase": phase.name() }));
-        if phase != Phase::Starting {
-            assert_eq!(body["shards"][1]["phase"], "starting");
+        if !matches!(phase, Phase::Starting | Phase::Ready) {
+            assert_eq!(body["shards"][1]["phase"], "ready");
             let late = body["reasons"][1].as_str().expect("text");
             let wanted = format!("shard 1 has not acknowledged {phase}, config epoch 0 yet");
             assert!(late.starts_with(&wanted), "{late}");

@@ -1,6 +1,7 @@
 //! Start and stop of the server.
 //!
-//! The phases of the start come in order: config, logging, TLS, storage, services, servers. Each can fail, and what went
+//! The phases of the start come in order: config, logging, TLS, storage, services, servers; health answers while the storage is
+//! still being read back. Each can fail, and what went
 //! before is undone by being dropped in reverse; no listener answers before the last has succeeded. The stop has three:
 //! accept no more, drain, close.
 
@@ -11,7 +12,7 @@ use crate::shard::{self, Equipment, Socket};
 use crate::state::StateDir;
 use crate::{check, signals};
 use anyhow::{Context, Result, anyhow, bail};
-use crossbeam::channel::{Receiver, RecvTimeoutError, bounded, select, tick, unbounded};
+use crossbeam::channel::{Receiver, bounded, select, tick, unbounded};
 use ringpost_admin::{Options as AdminOptions, Services, Sources};
 use ringpost_base::ShardId;
 use ringpost_config::{Config, LogFormat, LogLevel, TlsVersion};
@@ -22,6 +23,7 @@ use ringpost_runtime::log::{self, Format, Level, LogGuard, LogOptions};
 use ringpost_runtime::{Plan, ShardThread, inbox, preflight, start};
 use ringpost_store::{FilesThread, shard_directories};
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -87,6 +89,8 @@ struct Shards {
     board: Arc<Board>,
     blocks: Vec<Arc<Block>>,
     ended: Receiver<ShardId>,
+    /// Whether each shard's spool is open, told once.
+    opened: Receiver<(ShardId, Result<(), String>)>,
 }
 
 fn run(config: &Config, cores: &mut [Core], descriptors: u64, since: Instant) -> Result<()> {
@@ -100,8 +104,8 @@ fn run(config: &Config, cores: &mut [Core], descriptors: u64, since: Instant) ->
     let state = StateDir::open(&config.server.state_dir)?;
     let sockets = bind_all(config, cores.len())?;
     let acceptors = acceptors(config, &state, cores.len())?;
-    let mut shards = launch(config, cores, &state, sockets, acceptors)?;
-    let outcome = operate(config, cores, &mut shards, &signals, since);
+    let shards = launch(config, cores, &state, sockets, acceptors)?;
+    let outcome = operate(config, cores, &shards, &signals, since);
     let closed = stop(config, shards);
     outcome.and(closed)
 }
@@ -133,7 +137,7 @@ fn acceptors(config: &Config, state: &StateDir, shards: usize) -> Result<Vec<Acc
     (0..shards).map(|_| Acceptor::new(&options, &ticketing).map_err(Into::into)).collect()
 }
 
-/// Starts the shards and waits until each has opened its spool.
+/// Starts the shards; each begins by opening its spool.
 fn launch(
     config: &Config,
     cores: &[Core],
@@ -145,7 +149,7 @@ fn launch(
     let blocks: Vec<Arc<Block>> = cores.iter().map(|_| Arc::new(Block::new())).collect();
     let (ended_sender, ended) = unbounded();
     let (opened_sender, opened) = bounded(cores.len());
-    let mut shards = Shards { threads: Vec::new(), board, blocks, ended };
+    let mut shards = Shards { threads: Vec::new(), board, blocks, ended, opened };
     let spool = state.spool();
     std::fs::create_dir_all(&spool).with_context(|| format!("{}: can't be made", spool.display()))?;
     let directories = shard_directories(&spool, cores.len())?;
@@ -173,11 +177,7 @@ fn launch(
             Err(error) => return abandon(config, shards, error.into()),
         }
     }
-    drop((ended_sender, opened_sender));
-    match wait_opened(cores.len(), &opened) {
-        Ok(()) => Ok(shards),
-        Err(error) => abandon(config, shards, error),
-    }
+    Ok(shards)
 }
 
 /// Undoes a start that failed half way.
@@ -187,50 +187,31 @@ fn abandon(config: &Config, shards: Shards, error: anyhow::Error) -> Result<Shar
     Err(error)
 }
 
-fn wait_opened(count: usize, opened: &Receiver<(ShardId, Result<(), String>)>) -> Result<()> {
-    let mut ready = 0;
-    while ready < count {
-        match opened.recv_timeout(STORAGE_NEWS) {
-            Ok((_, Ok(()))) => ready += 1,
-            Ok((shard, Err(reason))) => bail!("shard {shard} can't open its spool: {reason}"),
-            Err(RecvTimeoutError::Timeout) => {
-                tracing::info!(ready = ready as u64, of = count as u64, "still reading the spool back");
-            }
-            Err(RecvTimeoutError::Disconnected) => bail!("a shard died while it opened its spool"),
-        }
-    }
-    Ok(())
-}
-
-/// From ready to the signal that ends it.
+/// From the shards' start to the signal that ends them.
 fn operate(
     config: &Config,
     cores: &[Core],
-    shards: &mut Shards,
+    shards: &Shards,
     signals: &Receiver<&'static str>,
     since: Instant,
 ) -> Result<()> {
     let health = Health::new(cores, &shards.blocks);
     let services = match config.admin.listen {
         None => None,
-        Some(listen) => {
-            let health = health.clone();
-            let sources = Sources {
-                board: shards.board.clone(),
-                blocks: shards.blocks.clone(),
-                reasons: Arc::new(move || health.reasons()),
-                version: env!("CARGO_PKG_VERSION"),
-            };
-            Some(Services::start(AdminOptions { listen }, sources)?)
-        }
+        Some(listen) => Some(start_services(listen, shards, health.clone())?),
     };
-    let ready = shards.board.publish_phase(Phase::Ready);
-    let late = shards.board.wait_acknowledged(ready, Duration::from_secs(2));
-    if !late.is_empty() {
-        tracing::warn!(shards = ?late, "shards are slow to start");
-    }
-    announce(config, cores, services.as_ref(), since);
-    let outcome = watch(&health, shards, signals);
+    let outcome = wait_opened(shards, signals).and_then(|open| {
+        if !open {
+            return Ok(());
+        }
+        let ready = shards.board.publish_phase(Phase::Ready);
+        let late = shards.board.wait_acknowledged(ready, Duration::from_secs(2));
+        if !late.is_empty() {
+            tracing::warn!(shards = ?late, "shards are slow to start");
+        }
+        announce(config, cores, services.as_ref(), since);
+        watch(&health, shards, signals)
+    });
     shards.board.publish_phase(Phase::Draining);
     if let Some(services) = services {
         // Health and metrics answer until the sessions are done.
@@ -238,6 +219,45 @@ fn operate(
         services.stop();
     }
     outcome
+}
+
+fn start_services(listen: SocketAddr, shards: &Shards, health: Health) -> Result<Services> {
+    let sources = Sources {
+        board: shards.board.clone(),
+        blocks: shards.blocks.clone(),
+        reasons: Arc::new(move || health.reasons()),
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    Ok(Services::start(AdminOptions { listen }, sources)?)
+}
+
+/// Waits until every shard has opened its spool; false if a signal came first.
+fn wait_opened(shards: &Shards, signals: &Receiver<&'static str>) -> Result<bool> {
+    let news = tick(STORAGE_NEWS);
+    let (mut ready, count) = (0, shards.threads.len());
+    while ready < count {
+        select! {
+            recv(shards.opened) -> opened => match opened {
+                Ok((_, Ok(()))) => ready += 1,
+                Ok((shard, Err(reason))) => bail!("shard {shard} can't open its spool: {reason}"),
+                Err(_) => bail!("a shard died while it opened its spool"),
+            },
+            recv(shards.ended) -> _ => {
+                // Its word about the spool, if there is one, says more.
+                let told = shards.opened.try_iter().find_map(|(shard, result)| result.err().map(|why| (shard, why)));
+                match told {
+                    Some((shard, reason)) => bail!("shard {shard} can't open its spool: {reason}"),
+                    None => bail!("a shard died while it opened its spool"),
+                }
+            }
+            recv(signals) -> signal => {
+                tracing::info!(signal = signal.unwrap_or("none"), "stopping before the start was complete");
+                return Ok(false);
+            }
+            recv(news) -> _ => tracing::info!(ready = ready as u64, of = count as u64, "still reading the spool back"),
+        }
+    }
+    Ok(true)
 }
 
 fn announce(config: &Config, cores: &[Core], services: Option<&Services>, since: Instant) {

@@ -4,7 +4,7 @@ use crate::plan::{Core, hot_share};
 use crossbeam::channel::Sender;
 use ringpost_base::ShardId;
 use ringpost_config::Config;
-use ringpost_control::{Phase, Seat};
+use ringpost_control::{Phase, Seat, State};
 use ringpost_deliver::{Runner, RunnerSetup, Target};
 use ringpost_message::Envelope;
 use ringpost_metrics::Block;
@@ -89,15 +89,17 @@ pub(crate) async fn run(shard: Shard, equipment: Equipment) {
         block: block.clone(),
         accepted: Box::new(move |item| accepted.push(item)),
     });
-    if !wait_for(&mut seat, |phase| matches!(phase, Phase::Ready | Phase::Degraded)).await {
+    let Some(ready) = wait_for(&mut seat, |phase| matches!(phase, Phase::Ready | Phase::Degraded)).await else {
         return close(&store, &seat).await;
-    }
+    };
     spawn_vital(runner.clone().run());
     spawn_vital(runner.clone().collect(inbox));
     let table = Table::new();
     spawn_vital(table.clone().keep_swept());
     let listening = Rc::new(Cell::new(sockets.len()));
     let stops = listen(sockets, &mx, &table, &block, &listening);
+    // Only now: who sees the acknowledgement may connect.
+    seat.acknowledge(ready);
     wait_for(&mut seat, Phase::is_final).await;
     stops.iter().for_each(|stop| stop.ring());
     drain(&table, &listening, config.server.drain_timeout.0).await;
@@ -147,16 +149,17 @@ fn listen(
     stops
 }
 
-/// Acknowledges what is published until a phase comes that fits; false if the server stops before.
-async fn wait_for(seat: &mut Seat, fits: impl Fn(Phase) -> bool) -> bool {
+/// Acknowledges what is published until a phase comes that fits, which is left to the caller; nothing if the server stops
+/// before.
+async fn wait_for(seat: &mut Seat, fits: impl Fn(Phase) -> bool) -> Option<State> {
     loop {
         let state = seat.changed().await;
-        seat.acknowledge(state);
         if fits(state.phase) {
-            return true;
+            return Some(state);
         }
+        seat.acknowledge(state);
         if state.phase.is_final() {
-            return false;
+            return None;
         }
     }
 }

@@ -234,6 +234,10 @@ impl Connection {
             if self.entry.expired() {
                 return Poll::Ready(Err(Closed::Timeout));
             }
+            // A message can't be under way yet.
+            if self.entry.stopping() {
+                return Poll::Ready(Err(Closed::Stopping));
+            }
             // Application data behind the handshake is kept for the machine: the machine is not asked here.
             let machine = &mut |_: &[u8]| (0, None::<()>);
             match scratch::with(|scratch| self.poll_input(cx, scratch, machine)) {

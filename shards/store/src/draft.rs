@@ -119,6 +119,10 @@ impl Draft {
 
     /// The body file, whole, synced, and found in its directory after a crash; nothing if the message is in memory.
     pub(crate) async fn seal(&mut self) -> Result<Option<BodyFile>, StoreError> {
+        // What came with the last read may have made it large without anybody looking.
+        if self.spill.is_none() && self.bytes.len() > self.store.options.inline_max.as_len() {
+            self.lighten().await?;
+        }
         self.flush().await?;
         let Some(spill) = &self.spill else { return Ok(None) };
         spill.file.fdatasync().await.map_err(|error| file_error(&spill.path, error))?;
