@@ -67,6 +67,15 @@ pub(crate) fn remember_folder(folder: &Path) {
     leftovers(|all| all.folders.push(folder.to_path_buf()));
 }
 
+/// Removes the folders noted.
+pub(crate) fn remove_folders() {
+    let mut folders = Vec::new();
+    leftovers(|all| folders = std::mem::take(&mut all.folders));
+    for folder in folders {
+        let _ = std::fs::remove_dir_all(folder);
+    }
+}
+
 /// Drops the note.
 pub(crate) fn forget_folder(folder: &Path) {
     leftovers(|all| all.folders.retain(|other| other != folder));

@@ -37,6 +37,9 @@ pub struct Handshake {
     pub resumed: bool,
 }
 
+/// Reads in one turn without a step for the machine's driver.
+const READS_MAX: usize = 8;
+
 /// A connection of this shard.
 pub struct Connection {
     tcp: TcpStream,
@@ -45,6 +48,8 @@ pub struct Connection {
     peer: SocketAddr,
     /// Input the machine has left over: bytes that were read and do not yet make a step.
     carry: Vec<u8>,
+    /// How much of the carry is used up.
+    used: usize,
     /// The carry has been looked at and needs more behind it.
     starved: bool,
     /// How much longer the peer gets with every read, if it does.
@@ -57,7 +62,7 @@ impl Connection {
         let peer = tcp.peer_addr().unwrap_or(unknown);
         // Replies are small and waited for. Where it fails the connection is gone, as the next read will say.
         let _ = tcp.set_nodelay(true);
-        Self { tcp, tls: None, entry, peer, carry: Vec::new(), starved: true, patience: None }
+        Self { tcp, tls: None, entry, peer, carry: Vec::new(), used: 0, starved: true, patience: None }
     }
 
     /// The other end's address.
@@ -89,18 +94,20 @@ impl Connection {
         machine: &mut impl FnMut(&[u8]) -> (usize, Option<T>),
     ) -> Poll<Result<T, Closed>> {
         if !self.starved {
-            let (used, step) = machine(&self.carry);
-            self.carry.drain(..used);
+            let (used, step) = machine(&self.carry[self.used..]);
+            self.used += used;
             if let Some(step) = step {
                 return Poll::Ready(Ok(step));
             }
             self.starved = true;
         }
+        self.carry.drain(..self.used);
+        self.used = 0;
         if self.carry.is_empty() {
             // An idle connection holds no memory for input.
             self.carry = Vec::new();
         }
-        loop {
+        for _ in 0..READS_MAX {
             if may_stop && self.entry.stopping() {
                 return Poll::Ready(Err(Closed::Stopping));
             }
@@ -118,6 +125,10 @@ impl Connection {
                 }
             }
         }
+        // A peer that sends faster than we read gets another turn after the others.
+        self.entry.wait(cx.waker());
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// One read, and what the machine makes of it.
@@ -210,7 +221,7 @@ impl Connection {
     /// Shakes hands as a TLS server. All plain input not yet used is thrown away; how much that was is returned with
     /// the handshake: a client that speaks before the handshake injects (RFC 3207 section 6).
     pub async fn secure(&mut self, acceptor: &Acceptor) -> Result<(Handshake, usize), Closed> {
-        let injected = std::mem::take(&mut self.carry).len();
+        let injected = std::mem::take(&mut self.carry).len() - std::mem::take(&mut self.used);
         self.starved = true;
         let tls = acceptor.connection().map_err(|_| Closed::Tls)?;
         self.tls = Some(Box::new(tls));

@@ -9,7 +9,7 @@ use ringpost_message::{Arrival, Envelope, Headers, Security, received};
 use ringpost_metrics::{Counter, Gauge, Timing};
 use ringpost_net::{Closed, Connection};
 use ringpost_queue::Item;
-use ringpost_runtime::{now, tick};
+use ringpost_runtime::{Pace, now, tick};
 use ringpost_smtp::{BodyKind, Mail, Rcpt, Reply, Session, Step, replies};
 use ringpost_store::{Draft, Failure, Receipt};
 use std::net::SocketAddr;
@@ -70,7 +70,10 @@ impl<'a> Dialogue<'a> {
 
     /// Runs until the session is over; gives what closed it, if it was not the dialogue itself.
     pub(crate) async fn run(&mut self, connection: &mut Connection) -> Option<Closed> {
+        let mut pace = Pace::default();
         loop {
+            // A client whose commands never run out must not hold the core.
+            pace.breathe().await;
             let step = match self.next(connection).await {
                 Ok(step) => step,
                 Err(closed) => return Some(closed),

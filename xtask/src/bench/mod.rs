@@ -18,6 +18,7 @@ use anyhow::{Context as _, Result};
 use serde_json::json;
 
 use crate::server::{self, Binaries};
+use crate::throwaway::Keep;
 use crate::workspace::Workspace;
 use crate::{machine, process};
 use record::Row;
@@ -94,6 +95,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         return page::write(workspace);
     }
     process::raise_descriptor_limit();
+    let _keep = Keep::folders();
     let machine = machine::describe(&options.folder.clone().unwrap_or_else(std::env::temp_dir));
     if machine["file_system"] == "tmpfs" {
         println!("warning: the throw-away folder is on tmpfs, where a sync costs nothing; --folder DIR names another");
