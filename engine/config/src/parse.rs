@@ -39,7 +39,7 @@ fn read(root: &Table<'_>) -> Config {
     let (spool, inline_max) = storage::spool(root);
     let cores = cores::cores(root, &inline_max);
     let (admin, admin_listen) = server::admin(root);
-    let session = limits::session(root, &server, &cores.using);
+    let session = limits::session(root, &server, &cores.using, &spool);
     let (domains, targets) = route::routes(root);
     Config {
         server,

@@ -14,6 +14,9 @@ use memchr::memchr;
 use ringpost_base::{Entropy, SessionId, SessionIds, ShardId, Timestamp};
 use std::{fmt::Write, marker::PhantomData, rc::Rc};
 
+/// Octets of replies gathered before they must be sent.
+const REPLIES_MAX: usize = 16 << 10;
+
 /// What a session is born with.
 #[derive(Clone, Debug)]
 pub struct Setup {
@@ -175,6 +178,10 @@ impl<A: Accepted> Session<A> {
     pub fn advance(&mut self, input: &[u8], body: &mut Vec<u8>, out: &mut Vec<u8>) -> (usize, Step) {
         let mut used = 0;
         loop {
+            // A small command can have a long reply: what is owed is sent before more is read.
+            if out.len() >= REPLIES_MAX {
+                return (used, Step::Need);
+            }
             let (more, step) = self.core.advance_once(&input[used..], body, out);
             used += more;
             if let Some(step) = step {
@@ -234,6 +241,7 @@ impl<A: Accepted> Session<A> {
     /// Answers `Step::End` with the proof that the message is accepted: the only way to a 250 for a message.
     pub fn accept(&mut self, proof: &A, out: &mut Vec<u8>) {
         let State::AnswerEnd = self.core.state else { return };
+        self.core.errors = 0;
         // RFC 5321 section 4.2.5: with this reply the message is ours.
         self.core.end_transaction();
         self.core.tally.positive += 1;
@@ -308,7 +316,7 @@ impl Core {
             }
             State::Chunk { .. } => self.chunk(input, body, out),
             State::SkipChunk { .. } => self.skip(input, out),
-            State::Closed => (input.len(), Some(Step::Close)),
+            State::Closed => (0, Some(Step::Close)),
             State::AnswerMail { .. }
             | State::AnswerRcpt
             | State::AnswerBegin { .. }
@@ -372,7 +380,8 @@ impl Core {
         if let Some(fault) = scanner.fault() {
             self.transaction = None;
             let why = abandoned(fault);
-            return (used, self.reply(why.reply(), out).or(Some(Step::Abandoned(why))));
+            self.reply(why.reply(), out);
+            return (used, Some(Step::Abandoned(why)));
         }
         if let Some(transaction) = &mut self.transaction {
             transaction.chunks = Some(scanner);
@@ -404,7 +413,9 @@ impl Core {
         };
         self.end_transaction();
         let why = abandoned(fault);
-        self.reply(why.reply(), out).unwrap_or(Step::Abandoned(why))
+        // One error too many closes the session: with the next step.
+        self.reply(why.reply(), out);
+        Step::Abandoned(why)
     }
 
     pub(crate) fn write(&mut self, reply: &Reply, out: &mut Vec<u8>) {

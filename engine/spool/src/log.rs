@@ -233,8 +233,12 @@ impl Spool {
         self.enter(id, location, done);
     }
 
-    /// Stages a message. Its completion comes with a later [`Spool::written`] or [`Spool::created`].
-    pub fn append(&mut self, token: Token, parts: &MessageParts<'_>) {
+    /// Stages a message. Its completion comes with a later [`Spool::written`] or [`Spool::created`]; false, and nothing is
+    /// staged, if its record is larger than a segment.
+    pub fn append(&mut self, token: Token, parts: &MessageParts<'_>) -> bool {
+        if record::HEADER + parts.envelope.len() + parts.bytes.len() + 16 > self.record_max() {
+            return false;
+        }
         let len = (parts.envelope.len() as u32).to_le_bytes();
         match parts.body_file {
             None => self.stage(Kind::Message, parts.id, &[&len, parts.envelope, parts.bytes], Some(token)),
@@ -243,12 +247,21 @@ impl Spool {
                 self.stage(Kind::MessageFile, parts.id, &[&len, parts.envelope, &size, &crc], Some(token));
             }
         }
+        true
+    }
+
+    /// The largest record that a segment holds behind its header.
+    fn record_max(&self) -> usize {
+        self.options.segment_size.as_len().saturating_sub(2 * BLOCK)
     }
 
     /// Takes a message over from another shard's log: the bytes of its record there, its key there, and which recipients
     /// are done. Gives false, and takes nothing, if the record is not whole or the message is here already.
     pub fn adopt(&mut self, token: Token, bytes: &[u8], key: u64, done: &[u32]) -> bool {
         let Some(raw) = record::parse(bytes, key).filter(|raw| raw.kind.is_message()) else { return false };
+        if raw.len() > self.record_max() {
+            return false;
+        }
         if self.index.contains_key(&raw.id) {
             return false;
         }
@@ -546,6 +559,10 @@ impl Spool {
         let Some(raw) = bytes.and_then(|bytes| record::parse(bytes, key)).filter(|raw| raw.id == id) else {
             return false;
         };
+        if raw.len() > self.record_max() {
+            // Written when segments were larger: it stays where it is until it is settled.
+            return true;
+        }
         self.stage(raw.kind, id, &[raw.payload], None);
         self.stage_progress(id, &done);
         true

@@ -89,13 +89,13 @@ struct Shards {
     board: Arc<Board>,
     blocks: Vec<Arc<Block>>,
     ended: Receiver<ShardId>,
-    /// Whether each shard's spool is open, told once.
+    /// Whether each shard's spool is open; and later, why a shard could not go on.
     opened: Receiver<(ShardId, Result<(), String>)>,
 }
 
 fn run(config: &Config, cores: &mut [Core], descriptors: u64, since: Instant) -> Result<()> {
     let signals = signals::listen()?;
-    if let Some(share) = plan::fit_descriptors(cores, descriptors) {
+    if let Some(share) = plan::fit_descriptors(cores, descriptors)? {
         tracing::warn!(
             connections_per_core = share as u64,
             "the limit on open files (ulimit -n, LimitNOFILE=) allows fewer connections than configured"
@@ -104,10 +104,33 @@ fn run(config: &Config, cores: &mut [Core], descriptors: u64, since: Instant) ->
     let state = StateDir::open(&config.server.state_dir)?;
     let sockets = bind_all(config, cores.len())?;
     let acceptors = acceptors(config, &state, cores.len())?;
-    let shards = launch(config, cores, &state, sockets, acceptors)?;
-    let outcome = operate(config, cores, &shards, &signals, since);
-    let closed = stop(config, shards);
-    outcome.and(closed)
+    let (board, blocks) = (Board::new(cores.len()), blocks(cores.len()));
+    let health = Health::new(cores, &blocks);
+    let services = match config.admin.listen {
+        None => None,
+        Some(listen) => Some(start_services(listen, &board, &blocks, health.clone())?),
+    };
+    // Until the server is ready nothing has been accepted that would have to be waited for: a start that fails, or is
+    // called off, ends the process.
+    let shards = launch(config, cores, &state, board, blocks, sockets, acceptors)?;
+    if !wait_opened(&shards, &signals)? {
+        return Ok(());
+    }
+    let outcome = operate(config, cores, &shards, &health, services.as_ref(), &signals, since);
+    shards.board.publish_phase(Phase::Draining);
+    if let Some(services) = services {
+        // Health and metrics answer until the sessions are done.
+        wait_departed(&shards, config.server.drain_timeout.0);
+        services.stop();
+    }
+    match (outcome, stop(config, shards)) {
+        (Err(outcome), Err(closed)) => Err(outcome.context(closed.to_string())),
+        (outcome, closed) => outcome.and(closed),
+    }
+}
+
+fn blocks(count: usize) -> Vec<Arc<Block>> {
+    (0..count).map(|_| Arc::new(Block::new())).collect()
 }
 
 /// Sockets for each shard, of every address of every listener.
@@ -137,16 +160,23 @@ fn acceptors(config: &Config, state: &StateDir, shards: usize) -> Result<Vec<Acc
     (0..shards).map(|_| Acceptor::new(&options, &ticketing).map_err(Into::into)).collect()
 }
 
+impl Shards {
+    /// What a shard said of why it could not go on.
+    fn told(&self) -> Option<String> {
+        self.opened.try_iter().find_map(|(shard, result)| Some(format!("shard {shard}: {}", result.err()?)))
+    }
+}
+
 /// Starts the shards; each begins by opening its spool.
 fn launch(
     config: &Config,
     cores: &[Core],
     state: &StateDir,
+    board: Arc<Board>,
+    blocks: Vec<Arc<Block>>,
     sockets: Vec<Vec<Socket>>,
     acceptors: Vec<Acceptor>,
 ) -> Result<Shards> {
-    let board = Board::new(cores.len());
-    let blocks: Vec<Arc<Block>> = cores.iter().map(|_| Arc::new(Block::new())).collect();
     let (ended_sender, ended) = unbounded();
     let (opened_sender, opened) = bounded(cores.len());
     let mut shards = Shards { threads: Vec::new(), board, blocks, ended, opened };
@@ -172,59 +202,36 @@ fn launch(
         let seat = shards.board.seat(core.shard).ok_or_else(|| anyhow!("shard {} has no seat", core.shard))?;
         let block = shards.blocks[core.shard.index()].clone();
         let plan = Plan { shard: core.shard, cpu: core.cpu, block, seat, ended: ended_sender.clone() };
-        match start(plan, move |shard| shard::run(shard, equipment)) {
-            Ok(thread) => shards.threads.push(thread),
-            Err(error) => return abandon(config, shards, error.into()),
-        }
+        shards.threads.push(start(plan, move |shard| shard::run(shard, equipment))?);
     }
     Ok(shards)
 }
 
-/// Undoes a start that failed half way.
-fn abandon(config: &Config, shards: Shards, error: anyhow::Error) -> Result<Shards> {
-    // The error that began it is the one to tell.
-    let _ = stop(config, shards);
-    Err(error)
-}
-
-/// From the shards' start to the signal that ends them.
+/// From ready to the signal that ends it.
 fn operate(
     config: &Config,
     cores: &[Core],
     shards: &Shards,
+    health: &Health,
+    services: Option<&Services>,
     signals: &Receiver<&'static str>,
     since: Instant,
 ) -> Result<()> {
-    let health = Health::new(cores, &shards.blocks);
-    let services = match config.admin.listen {
-        None => None,
-        Some(listen) => Some(start_services(listen, shards, health.clone())?),
-    };
-    let outcome = wait_opened(shards, signals).and_then(|open| {
-        if !open {
-            return Ok(());
-        }
-        let ready = shards.board.publish_phase(Phase::Ready);
-        let late = shards.board.wait_acknowledged(ready, Duration::from_secs(2));
-        if !late.is_empty() {
-            tracing::warn!(shards = ?late, "shards are slow to start");
-        }
-        announce(config, cores, services.as_ref(), since);
-        watch(&health, shards, signals)
-    });
-    shards.board.publish_phase(Phase::Draining);
-    if let Some(services) = services {
-        // Health and metrics answer until the sessions are done.
-        wait_departed(shards, config.server.drain_timeout.0);
-        services.stop();
+    let ready = shards.board.publish_phase(Phase::Ready);
+    let late = shards.board.wait_acknowledged(ready, Duration::from_secs(2));
+    match shards.told() {
+        Some(reason) => bail!(reason),
+        None if !late.is_empty() => tracing::warn!(shards = ?late, "shards are slow to start"),
+        None => {}
     }
-    outcome
+    announce(config, cores, services, since);
+    watch(health, shards, signals)
 }
 
-fn start_services(listen: SocketAddr, shards: &Shards, health: Health) -> Result<Services> {
+fn start_services(listen: SocketAddr, board: &Arc<Board>, blocks: &[Arc<Block>], health: Health) -> Result<Services> {
     let sources = Sources {
-        board: shards.board.clone(),
-        blocks: shards.blocks.clone(),
+        board: board.clone(),
+        blocks: blocks.to_vec(),
         reasons: Arc::new(move || health.reasons()),
         version: env!("CARGO_PKG_VERSION"),
     };
@@ -239,16 +246,12 @@ fn wait_opened(shards: &Shards, signals: &Receiver<&'static str>) -> Result<bool
         select! {
             recv(shards.opened) -> opened => match opened {
                 Ok((_, Ok(()))) => ready += 1,
-                Ok((shard, Err(reason))) => bail!("shard {shard} can't open its spool: {reason}"),
+                Ok((shard, Err(reason))) => bail!("shard {shard}: {reason}"),
                 Err(_) => bail!("a shard died while it opened its spool"),
             },
             recv(shards.ended) -> _ => {
-                // Its word about the spool, if there is one, says more.
-                let told = shards.opened.try_iter().find_map(|(shard, result)| result.err().map(|why| (shard, why)));
-                match told {
-                    Some((shard, reason)) => bail!("shard {shard} can't open its spool: {reason}"),
-                    None => bail!("a shard died while it opened its spool"),
-                }
+                let reason = shards.told();
+                bail!(reason.unwrap_or_else(|| "a shard died while it opened its spool".to_owned()));
             }
             recv(signals) -> signal => {
                 tracing::info!(signal = signal.unwrap_or("none"), "stopping before the start was complete");
@@ -288,6 +291,9 @@ fn watch(health: &Health, shards: &Shards, signals: &Receiver<&'static str>) -> 
                 return Ok(());
             }
             recv(shards.ended) -> shard => {
+                if let Some(reason) = shards.told() {
+                    bail!(reason);
+                }
                 let shard = shard.map_or_else(|_| "?".to_owned(), |shard| shard.to_string());
                 bail!("shard {shard} died; acknowledged mail is in the spool and is delivered after a restart");
             }

@@ -5,6 +5,9 @@ use ringpost_base::{ByteCount, ShardId};
 use ringpost_config::{Config, CoreUse};
 use ringpost_policy::Capacity;
 
+/// Connections that a core must at least have room for.
+const CONNECTIONS_MIN: usize = 64;
+
 /// A shard to be.
 #[derive(Clone, Debug)]
 pub(crate) struct Core {
@@ -50,13 +53,20 @@ pub(crate) fn cores(config: &Config) -> Result<Vec<Core>> {
 }
 
 /// Lowers each core's connections so that together they fit the limit on open files.
-pub(crate) fn fit_descriptors(cores: &mut [Core], descriptors: u64) -> Option<usize> {
+pub(crate) fn fit_descriptors(cores: &mut [Core], descriptors: u64) -> Result<Option<usize>> {
     let share = usize::try_from(descriptors).unwrap_or(usize::MAX) / cores.len();
+    if share < CONNECTIONS_MIN {
+        bail!(
+            "the limit on open files leaves {share} connections for each of {} cores: raise it with LimitNOFILE= in the \
+             systemd unit or with `ulimit -n` in a shell, or use fewer cores",
+            cores.len()
+        );
+    }
     let wanted = cores.iter().map(|core| core.capacity.connections).max().unwrap_or(0);
     for core in cores.iter_mut() {
-        core.capacity.connections = core.capacity.connections.min(share.max(1));
+        core.capacity.connections = core.capacity.connections.min(share);
     }
-    (share < wanted).then_some(share)
+    Ok((share < wanted).then_some(share))
 }
 
 /// Of the memory for messages, how much accepted ones may hold while they wait for delivery: half of it, so that
@@ -88,7 +98,8 @@ mod tests {
     fn connections_fit_the_descriptors() {
         let mut all = cores(&Config::default()).expect("cores");
         let descriptors = all.len() as u64 * 100;
-        assert_eq!(fit_descriptors(&mut all, descriptors), Some(100));
+        assert_eq!(fit_descriptors(&mut all, descriptors).expect("enough"), Some(100));
         assert!(all.iter().all(|core| core.capacity.connections == 100));
+        assert!(fit_descriptors(&mut all, 10).is_err(), "a core without connections is no start");
     }
 }

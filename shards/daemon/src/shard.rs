@@ -46,7 +46,7 @@ pub(crate) struct Equipment {
     pub(crate) sockets: Vec<Socket>,
     pub(crate) files: FilesThread,
     pub(crate) inbox: Inbox<JobDone>,
-    /// Told once: whether the shard's storage is open.
+    /// Told whether the shard's storage is open, and later if it can't go on.
     pub(crate) opened: Sender<(ShardId, Result<(), String>)>,
 }
 
@@ -61,7 +61,7 @@ pub(crate) async fn run(shard: Shard, equipment: Equipment) {
         Ok(opened) => opened,
         Err(error) => {
             // The main thread gives up the start; there is nobody to tell if it is gone already.
-            let _ = opened.send((id, Err(error.to_string())));
+            let _ = opened.send((id, Err(format!("can't open its spool: {error}"))));
             return;
         }
     };
@@ -96,6 +96,10 @@ pub(crate) async fn run(shard: Shard, equipment: Equipment) {
     spawn_vital(runner.clone().collect(inbox));
     let table = Table::new();
     spawn_vital(table.clone().keep_swept());
+    if let Err(error) = sockets.iter().try_for_each(|socket| socket.bound.listen()) {
+        let _ = opened.send((id, Err(error.to_string())));
+        return close(&store, &seat).await;
+    }
     let listening = Rc::new(Cell::new(sockets.len()));
     let stops = listen(sockets, &mx, &table, &block, &listening);
     // Only now: who sees the acknowledgement may connect.
@@ -140,9 +144,7 @@ fn listen(
         spawn_vital(async move {
             let take = move |connection| listener.take(connection);
             let stopped = async move { stop.heard().await };
-            if let Err(error) = serve(socket.bound, table, block, take, stopped).await {
-                tracing::error!(%error, "listener failed");
-            }
+            serve(socket.bound, table, block, take, stopped).await;
             listening.set(listening.get() - 1);
         });
     }

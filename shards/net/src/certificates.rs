@@ -2,6 +2,7 @@
 
 use crate::NetError;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -29,7 +30,7 @@ pub fn self_signed(name: &str) -> Result<Pem, NetError> {
 /// The paths of the self-signed pair in `directory`, made first if it is not there. The key is readable by its owner only.
 pub fn stored_or_made(directory: &Path, name: &str) -> Result<(PathBuf, PathBuf), NetError> {
     let (certificate, key) = (directory.join("self-signed.crt"), directory.join("self-signed.key"));
-    if !(certificate.exists() && key.exists()) {
+    if !(is_for(&certificate, name) && key.exists()) {
         let pem = self_signed(name)?;
         let written = fs::create_dir_all(directory)
             .and_then(|()| write(&key, &pem.key, 0o600))
@@ -40,6 +41,14 @@ pub fn stored_or_made(directory: &Path, name: &str) -> Result<(PathBuf, PathBuf)
         })?;
     }
     Ok((certificate, key))
+}
+
+/// Whether the file holds a certificate for the name: the server may have got another since it was made.
+fn is_for(certificate: &Path, name: &str) -> bool {
+    let (Ok(der), Ok(name)) = (CertificateDer::from_pem_file(certificate), ServerName::try_from(name)) else {
+        return false;
+    };
+    webpki::EndEntityCert::try_from(&der).is_ok_and(|cert| cert.verify_is_valid_for_subject_name(&name).is_ok())
 }
 
 fn write(path: &Path, text: &str, mode: u32) -> std::io::Result<()> {

@@ -37,6 +37,10 @@ pub struct Handshake {
     pub resumed: bool,
 }
 
+/// How long, and how often, a connection that is over is still read from.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_READS_MAX: usize = 8;
+
 /// Reads in one turn without a step for the machine's driver.
 const READS_MAX: usize = 8;
 
@@ -70,8 +74,8 @@ impl Connection {
         self.peer
     }
 
-    /// From now, the peer has `span` for what is asked of it next. With `renewed`, every byte that comes or goes gives it
-    /// that much again; without, it must be done within the span.
+    /// From now, the peer has `span` for what is asked of it next. With `renewed`, every byte that comes gives it that much
+    /// again; without, it must be done within the span.
     pub fn allow(&mut self, span: Duration, renewed: bool) {
         self.entry.set_deadline(ringpost_runtime::tick().deadline(span));
         self.patience = renewed.then_some(span);
@@ -182,11 +186,10 @@ impl Connection {
         if out.is_empty() {
             return Ok(());
         }
-        if let Some(tls) = &mut self.tls {
-            // The machine's output is bounded by its input, so rustls may buffer all of it.
-            tls.writer().write_all(out).map_err(|_| Closed::Tls)?;
+        if self.tls.is_some() {
+            let result = self.send_secure(out).await;
             out.clear();
-            return self.send_tls().await;
+            return result;
         }
         let mut sent = 0;
         let result = poll_fn(|cx| {
@@ -199,6 +202,20 @@ impl Connection {
         .await;
         out.clear();
         result
+    }
+
+    /// Piece by piece: rustls takes no more at a time than it is willing to hold.
+    async fn send_secure(&mut self, out: &[u8]) -> Result<(), Closed> {
+        let mut sent = 0;
+        while sent < out.len() {
+            let Some(tls) = &mut self.tls else { return Err(Closed::Tls) };
+            match tls.writer().write(&out[sent..]) {
+                Ok(taken) if taken > 0 => sent += taken,
+                _ => return Err(Closed::Tls),
+            }
+            self.send_tls().await?;
+        }
+        Ok(())
     }
 
     async fn send_tls(&mut self) -> Result<(), Closed> {
@@ -262,14 +279,38 @@ impl Connection {
         }
     }
 
-    /// Closes in order: the TLS closing alert, then FIN.
-    pub async fn close(mut self) {
+    /// Closes in order: the TLS closing alert, then FIN. With `linger`, what the peer still sends is read away for a while:
+    /// a socket closed with input unread is reset, and the last reply could be lost with it.
+    pub async fn close(mut self, linger: bool) {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
             // The peer may be gone already; there is nobody to tell then.
             let _ = self.send_tls().await;
         }
         let _ = self.tcp.shutdown(Shutdown::Write).await;
+        if linger {
+            self.allow(LINGER, false);
+            // Whatever ends it, the connection is over.
+            let _ = poll_fn(|cx| self.poll_discard(cx)).await;
+        }
+    }
+
+    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
+        for _ in 0..LINGER_READS_MAX {
+            if self.entry.expired() {
+                return Poll::Ready(Err(Closed::Timeout));
+            }
+            let read = scratch::with(|scratch| Pin::new(&mut self.tcp).poll_read(cx, &mut scratch.socket));
+            match read {
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Pending => {
+                    self.entry.wait(cx.waker());
+                    return Poll::Pending;
+                }
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 

@@ -22,7 +22,7 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 /// How long connections are still taken after new ones were shut out: those the kernel has begun get served.
 const LAST_CALL: Duration = Duration::from_millis(300);
 
-/// A socket that is bound, not yet on a shard. It listens once it is served: until then clients are turned away.
+/// A socket that is bound, not yet on a shard. Before it listens, clients are turned away.
 pub struct Bound {
     socket: Socket,
     address: SocketAddr,
@@ -32,6 +32,11 @@ impl Bound {
     /// The address it is bound to.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Lets clients in. Until it is served they wait.
+    pub fn listen(&self) -> Result<(), NetError> {
+        self.socket.listen(BACKLOG).map_err(|reason| NetError::Bind { address: self.address, reason })
     }
 }
 
@@ -86,9 +91,8 @@ pub async fn serve(
     block: Arc<Block>,
     mut session: impl FnMut(Connection),
     stopped: impl Future<Output = ()>,
-) -> Result<(), NetError> {
+) {
     let address = bound.address;
-    bound.socket.listen(BACKLOG).map_err(|reason| NetError::Bind { address, reason })?;
     let fd = bound.socket.into_raw_fd();
     // SAFETY: the descriptor is a listening socket that was just given up by its only owner.
     let listener = unsafe { TcpListener::from_raw_fd(fd) };
@@ -113,7 +117,6 @@ pub async fn serve(
     };
     // One accept future, never cancelled before the end: a cancelled one could lose a connection.
     futures_lite::future::or(accept, stop).await;
-    Ok(())
 }
 
 fn connection(tcp: TcpStream, table: &Rc<Table>) -> Connection {

@@ -6,7 +6,7 @@ use glommio::{LocalExecutorBuilder, Placement};
 use ringpost_base::ShardId;
 use ringpost_control::Seat;
 use ringpost_metrics::{Block, Counter, Gauge, Timing};
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{cell::RefCell, future::Future, sync::Arc, time::Duration};
 use thiserror::Error;
 
 /// Time between two beats of a shard. It bounds the stall when the executor parks although a task is ready.
@@ -63,9 +63,14 @@ pub enum ShardError {
         /// What the runtime said.
         reason: String,
     },
-    /// A panic that the shard could not survive.
-    #[error("shard {0} died of a panic")]
-    Died(ShardId),
+    /// The executor could not be made, or died of a panic.
+    #[error("shard {shard} has died: {reason}")]
+    Died {
+        /// Which shard.
+        shard: ShardId,
+        /// What the runtime said.
+        reason: String,
+    },
 }
 
 /// A running shard.
@@ -77,7 +82,7 @@ pub struct ShardThread<T: Send + 'static> {
 impl<T: Send + 'static> ShardThread<T> {
     /// Waits for the shard's body to end.
     pub fn join(self) -> Result<T, ShardError> {
-        self.handle.join().map_err(|_| ShardError::Died(self.shard))
+        self.handle.join().map_err(|error| ShardError::Died { shard: self.shard, reason: error.to_string() })
     }
 }
 
@@ -100,8 +105,11 @@ where
         .ring_depth(RING_DEPTH)
         .io_memory(IO_MEMORY)
         .preempt_timer(PREEMPT);
+    // In the closure, so that word is sent also if the executor can't be made, and then in the thread itself, so that it is
+    // sent also if a panic unwinds the executor, which drops no task.
+    let farewell = Farewell { shard, ended };
     let run = move || async move {
-        let _farewell = Farewell { shard, ended };
+        FAREWELL.set(Some(farewell));
         log::set_shard(shard);
         glommio::spawn_local(heartbeat(block.clone())).detach();
         let result = body(Shard { id: shard, block, seat }).await;
@@ -112,7 +120,11 @@ where
     Ok(ShardThread { shard, handle })
 }
 
-/// Sends word when the shard's main task is gone, whichever way.
+thread_local! {
+    static FAREWELL: RefCell<Option<Farewell>> = const { RefCell::new(None) };
+}
+
+/// Sends word when the shard's thread is gone, whichever way.
 struct Farewell {
     shard: ShardId,
     ended: Sender<ShardId>,

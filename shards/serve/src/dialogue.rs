@@ -91,8 +91,9 @@ impl<'a> Dialogue<'a> {
     pub(crate) async fn end(&mut self, connection: &mut Connection, reply: &Reply) {
         self.message = None;
         self.session.end(reply, &mut self.out);
-        // The client may be gone; then nobody is left to be told.
-        let _ = self.flush(connection).await;
+        self.count_replies();
+        // The client may be gone; then nobody is left to be told. The time it has was set by who ends the session.
+        let _ = connection.send(&mut self.out).await;
     }
 
     async fn next(&mut self, connection: &mut Connection) -> Result<Step, Closed> {
@@ -157,7 +158,7 @@ impl<'a> Dialogue<'a> {
         })
     }
 
-    async fn flush(&mut self, connection: &mut Connection) -> Result<(), Closed> {
+    fn count_replies(&mut self) {
         let tally = self.session.take_tally();
         let block = self.mx.block();
         for (row, count) in [
@@ -170,6 +171,10 @@ impl<'a> Dialogue<'a> {
                 block.add(row, u64::from(count));
             }
         }
+    }
+
+    async fn flush(&mut self, connection: &mut Connection) -> Result<(), Closed> {
+        self.count_replies();
         // The time before may have gone to us, to a slow disk for one: the client gets its own.
         connection.allow(self.mx.setup.command_timeout, true);
         let sent = connection.send(&mut self.out).await;

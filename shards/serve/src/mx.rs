@@ -97,6 +97,22 @@ impl Mx {
     }
 }
 
+/// Keeps the count of open sessions, also where one panics.
+struct Open<'a>(&'a Mx);
+
+impl<'a> Open<'a> {
+    fn new(mx: &'a Mx) -> Self {
+        mx.block().raise(Gauge::SessionsOpen, 1);
+        Self(mx)
+    }
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        self.0.block().lower(Gauge::SessionsOpen, 1);
+    }
+}
+
 impl MxListener {
     /// Serves a connection, in a task of its own.
     pub fn take(&self, connection: Connection) {
@@ -121,7 +137,7 @@ impl MxListener {
 
     async fn serve(self, mut connection: Box<Connection>, id: SessionId) {
         let mx = self.mx.clone();
-        mx.block().raise(Gauge::SessionsOpen, 1);
+        let open = Open::new(&mx);
         tracing::debug!(session = %id, peer = %connection.peer(), listener = &*self.name, "connected");
         let outcome = contain(Box::pin(self.converse(&mut connection, id))).await;
         let how = match outcome {
@@ -133,11 +149,12 @@ impl MxListener {
                 Counter::SessionsClosedServer
             }
         };
-        mx.block().lower(Gauge::SessionsOpen, 1);
+        drop(open);
         mx.block().add(how, 1);
         tracing::debug!(session = %id, how = how.family().label.map_or("", |(_, how)| how), "disconnected");
         connection.allow(LAST_WORDS, false);
-        Box::pin(connection.close()).await;
+        let linger = how == Counter::SessionsClosedServer || how == Counter::SessionsClosedTimeout;
+        Box::pin(connection.close(linger)).await;
     }
 
     /// The whole of a session; says how it ended.
@@ -183,7 +200,7 @@ impl MxListener {
         if let Some(reply) = words {
             self.last_words(&mut connection, id, &reply).await;
         }
-        connection.close().await;
+        connection.close(true).await;
         self.mx.turning_away.set(self.mx.turning_away.get() - 1);
     }
 

@@ -104,8 +104,9 @@ impl Draft {
         if self.bytes.is_empty() {
             return Ok(());
         }
+        let room = if self.store.is_tight() { 2 * SPILL_TIGHT } else { 2 * SPILL };
         // Of the right size at once: growing step by step would leave a trail of freed blocks of every size.
-        let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(2 * SPILL));
+        let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(room));
         let len = bytes.len();
         let crc = ringpost_spool::checksum(spill.crc, &bytes);
         let wrote = spill.file.write_at(bytes, spill.len).await.map_err(|error| file_error(&spill.path, error))?;

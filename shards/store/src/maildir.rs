@@ -17,8 +17,11 @@ use std::rc::Rc;
 /// Files synced one by one; more are synced with their file system.
 const SINGLE_MAX: usize = 4;
 
-/// Maildirs kept open, at most: three descriptors each.
-const OPEN_MAX: usize = 256;
+/// Maildirs kept open, at most: two descriptors each.
+const OPEN_MAX: usize = 192;
+
+/// Copies written before they are synced together: each holds a descriptor.
+const GROUP_MAX: usize = 128;
 
 /// Bytes copied from a body file at a time.
 const COPY: usize = 256 << 10;
@@ -38,6 +41,8 @@ struct Maildir {
 /// The Maildirs in use.
 pub(crate) struct Maildirs {
     open: HashMap<PathBuf, Rc<Maildir>>,
+    /// Names found in `cur` directories, up to the colon, for one batch.
+    seen: HashMap<PathBuf, HashSet<Vec<u8>>>,
     syncs: u64,
 }
 
@@ -52,7 +57,7 @@ struct Copy {
 
 impl Maildirs {
     pub(crate) fn new() -> Self {
-        Self { open: HashMap::new(), syncs: 0 }
+        Self { open: HashMap::new(), seen: HashMap::new(), syncs: 0 }
     }
 
     fn open(&mut self, path: &Path) -> io::Result<Rc<Maildir>> {
@@ -70,6 +75,19 @@ impl Maildirs {
         let maildir = Rc::new(open_maildir(path)?);
         self.open.insert(path.to_owned(), maildir.clone());
         Ok(maildir)
+    }
+
+    /// Readers rename a message they have seen to `cur/NAME:2,FLAGS`.
+    fn is_in_cur(&mut self, cur: &Path, name: &str) -> io::Result<bool> {
+        if !self.seen.contains_key(cur) {
+            let mut names = HashSet::new();
+            for entry in std::fs::read_dir(cur)? {
+                let found = entry?.file_name().into_encoded_bytes();
+                names.insert(found.split(|byte| *byte == b':').next().unwrap_or_default().to_vec());
+            }
+            self.seen.insert(cur.to_owned(), names);
+        }
+        Ok(self.seen.get(cur).is_some_and(|names| names.contains(name.as_bytes())))
     }
 
     fn sync_file(&mut self, file: &File) -> io::Result<()> {
@@ -105,17 +123,23 @@ impl Maildirs {
 /// Delivers a batch; the outcomes come in the jobs' order, with the number of syncs it took.
 pub(crate) fn deliver(maildirs: &mut Maildirs, jobs: &[Job]) -> (Vec<Places>, u64) {
     maildirs.syncs = 0;
-    let mut copies = Vec::with_capacity(jobs.len());
-    for (number, job) in jobs.iter().enumerate() {
-        for (path, header, place) in &job.places {
-            let copy = write_copy(maildirs, job, path, header);
-            copies.push((number, *place, path, copy));
-        }
-    }
+    maildirs.seen.clear();
     let mut results: Vec<Places> = jobs.iter().map(|job| Vec::with_capacity(job.places.len())).collect();
-    let mut under_way = Vec::with_capacity(copies.len());
-    for (job, number, path, copy) in copies {
-        match copy {
+    let places = |(number, job): (usize, &Job)| (0..job.places.len()).map(move |place| (number, place));
+    let all: Vec<(usize, usize)> = jobs.iter().enumerate().flat_map(places).collect();
+    for group in all.chunks(GROUP_MAX) {
+        deliver_group(maildirs, jobs, group, &mut results);
+    }
+    (results, maildirs.syncs)
+}
+
+/// Delivers some places, given as numbers of jobs and of places in them.
+fn deliver_group(maildirs: &mut Maildirs, jobs: &[Job], group: &[(usize, usize)], results: &mut [Places]) {
+    let mut under_way = Vec::with_capacity(group.len());
+    for (job, place) in group.iter().copied() {
+        let (path, header, number) = &jobs[job].places[place];
+        let number = *number;
+        match write_copy(maildirs, &jobs[job], path, header) {
             Ok(Some((maildir, file))) => {
                 under_way.push(Copy { job, number, maildir, file: Some(file), result: Ok(()) });
             }
@@ -131,7 +155,6 @@ pub(crate) fn deliver(maildirs: &mut Maildirs, jobs: &[Job]) -> (Vec<Places>, u6
     for copy in under_way {
         results[copy.job].push((copy.number, copy.result));
     }
-    (results, maildirs.syncs)
 }
 
 /// Syncs the files, renames them into `new`, syncs the directories.
@@ -173,7 +196,7 @@ type Written = Option<(Rc<Maildir>, File)>;
 /// Writes one copy to `tmp`; nothing if the message is there already.
 fn write_copy(maildirs: &mut Maildirs, job: &Job, path: &Path, header: &[u8]) -> io::Result<Written> {
     let maildir = maildirs.open(path)?;
-    if job.again && is_in_cur(&maildir.cur, &job.name)? {
+    if job.again && maildirs.is_in_cur(&maildir.cur, &job.name)? {
         return Ok(None);
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
@@ -216,18 +239,6 @@ fn copy_body(path: &Path, crc: u32, len: u64, to: &mut File) -> io::Result<()> {
         to.write_all(&piece[..read])?;
     }
     if (sum, total) == (crc, len) { Ok(()) } else { Err(io::Error::other("body file does not match its checksum")) }
-}
-
-/// Readers rename a message they have seen to `cur/NAME:2,FLAGS`.
-fn is_in_cur(cur: &Path, name: &str) -> io::Result<bool> {
-    for entry in std::fs::read_dir(cur)? {
-        let found = entry?.file_name();
-        let rest = found.as_encoded_bytes().strip_prefix(name.as_bytes());
-        if rest.is_some_and(|rest| rest.is_empty() || rest[0] == b':') {
-            return Ok(true);
-        }
-    }
-    Ok(false)
 }
 
 fn open_maildir(path: &Path) -> io::Result<Maildir> {

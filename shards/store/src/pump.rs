@@ -86,6 +86,10 @@ impl Store {
             if let Err(error) = made {
                 store.complain(&error, CREATING);
             }
+            if failed && !must_wait {
+                // As long as there is a segment to write to, nobody waits for this one.
+                sleep(FAILURE_PAUSE).await;
+            }
             let completions = store.spool.borrow_mut().created(slot, !failed);
             store.finish(CREATING, failed, completions).await;
             store.work.ring();

@@ -19,6 +19,9 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// What a directory's name begins with whose messages are taken over and which is about to be removed.
+const RETIRED: &str = "retired-";
+
 /// An opened spool.
 pub struct Opened {
     /// The store.
@@ -41,6 +44,10 @@ pub fn shard_directories(spool: &Path, shards: usize) -> Result<Vec<(PathBuf, Or
     }
     for entry in fs::read_dir(spool).map_err(|error| file_error(spool, error))? {
         let path = entry.map_err(|error| file_error(spool, error))?.path();
+        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(RETIRED.as_bytes())) {
+            fs::remove_dir_all(&path).map_err(|error| file_error(&path, error))?;
+            continue;
+        }
         let number = path.file_name().and_then(|name| name.to_str()?.strip_prefix("shard-")?.parse::<usize>().ok());
         if let Some(number) = number.filter(|number| *number >= shards) {
             plan[number % shards].1.push(path);
@@ -63,7 +70,7 @@ pub async fn open(
     let store = Store::new(directory, options, spool, block, budget);
     let mut recovered = Vec::with_capacity(live.len());
     for message in live {
-        if message.body_file.is_none() || store.body_path(message.id).exists() {
+        if message.body_file.is_none() || is_there(&store.body_path(message.id))? {
             store.hold(message.id, message.size, message.body_file, None);
             recovered.push(message);
         } else {
@@ -129,6 +136,11 @@ fn slots(directory: &Path) -> Result<Vec<Slot>, StoreError> {
     Ok(slots)
 }
 
+/// Whether a file is there. That it can't be found out is an error: a message must not be taken for settled by that.
+fn is_there(path: &Path) -> Result<bool, StoreError> {
+    path.try_exists().map_err(|error| file_error(path, error))
+}
+
 /// Removes body files that no live record names: of messages that were never acknowledged, or are settled.
 fn remove_strays(store: &Store, recovered: &[Recovered]) -> Result<(), StoreError> {
     let named: HashSet<PathBuf> = recovered.iter().map(|message| store.body_path(message.id)).collect();
@@ -154,9 +166,21 @@ async fn adopt(store: &Rc<Store>, orphan: &Path, options: Options) -> Result<Vec
         }
     }
     segments.close().await;
-    fs::remove_dir_all(orphan).map_err(|error| file_error(orphan, error))?;
+    retire(orphan).await?;
     tracing::info!(from = %orphan.display(), messages = taken.len() as u64, "spool of a former shard taken over");
     Ok(taken)
+}
+
+/// Removes the directory of a shard that is no more. Renamed first, in one step: half removed, it would be read as a log whose
+/// settlements are gone.
+async fn retire(orphan: &Path) -> Result<(), StoreError> {
+    let (Some(spool), Some(name)) = (orphan.parent(), orphan.file_name().and_then(|name| name.to_str())) else {
+        return Err(file_error(orphan, "has no parent"));
+    };
+    let retired = spool.join(format!("{RETIRED}{name}"));
+    fs::rename(orphan, &retired).map_err(|error| file_error(orphan, error))?;
+    sync_directory(spool).await?;
+    fs::remove_dir_all(&retired).map_err(|error| file_error(&retired, error))
 }
 
 async fn take(
@@ -170,20 +194,24 @@ async fn take(
     let Some(location) = foreign.locate(id) else { return Ok(false) };
     if message.body_file.is_some() {
         let (from, to) = (orphan.join("body").join(format!("{id}.body")), store.body_path(id));
-        if from.exists() {
-            fs::rename(&from, &to).map_err(|error| file_error(&from, error))?;
+        if is_there(&from)? && !is_there(&to)? {
+            // Linked, not moved: until the record is durable here, the old log must find its file.
+            fs::hard_link(&from, &to).map_err(|error| file_error(&from, error))?;
             sync_directory(&store.bodies).await?;
         }
-        if !to.exists() {
+        if !is_there(&to)? {
             return Ok(false);
         }
+    }
+    if store.spool.borrow().locate(id).is_some() {
+        return Ok(false);
     }
     let bytes = segments.read(location.slot, location.offset, location.len as usize).await?;
     let (promise, answer) = promise();
     let token = store.await_token(Waiting { promise, since: tick() });
     if !store.spool.borrow_mut().adopt(token, &bytes, location.key, &message.done) {
         store.waiting.borrow_mut().remove(&token.0);
-        return Ok(false);
+        return Err(file_error(orphan, format!("the record of message {id} is not whole")));
     }
     store.work.ring();
     match answer.wait().await {

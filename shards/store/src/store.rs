@@ -121,7 +121,11 @@ impl Store {
         let (promise, answer) = promise();
         let parts = MessageParts { id, envelope, bytes: draft.in_memory(), body_file };
         let token = self.await_token(Waiting { promise, since });
-        self.spool.borrow_mut().append(token, &parts);
+        if !self.spool.borrow_mut().append(token, &parts) {
+            tracing::error!(id = %id, "a message's record is larger than spool.segment_size; refused");
+            self.waiting.borrow_mut().remove(&token.0);
+            return Err(Failure::Full);
+        }
         self.work.ring();
         let receipt = answer.wait().await.unwrap_or(Err(Failure::Io))?;
         let size = draft.len();

@@ -94,7 +94,18 @@ pub(crate) struct SessionSettings {
     pub(crate) hops_max: usize,
 }
 
-pub(crate) fn session(root: &Table<'_>, server: &Server, using: &CoreUse) -> SessionSettings {
+/// Bytes that a recipient takes in the spool at most: a path of RFC 5321 section 4.5.3.1.3 and its length.
+const RECIPIENT: u64 = 260;
+
+/// Bytes of a message's record besides the message and the recipients, generously.
+const RECORD_REST: u64 = 64 << 10;
+
+pub(crate) fn session(
+    root: &Table<'_>,
+    server: &Server,
+    using: &CoreUse,
+    spool: &ringpost_spool::Options,
+) -> SessionSettings {
     let table = root.table("limits", &LIMITS);
     let (limits, smtp) = (Limits::default(), ringpost_smtp::Options::default());
     let connections = table.count("connections", limits.connections.unwrap_or(0));
@@ -106,6 +117,11 @@ pub(crate) fn session(root: &Table<'_>, server: &Server, using: &CoreUse) -> Ses
     table.reader.require(connections.value == 0 || connections.value >= cores, &[connections.spot()], || {
         format!("{} split among {cores} cores leaves some with none", connections.value)
     });
+    let recipients = table.count("recipients", smtp.recipients_max);
+    let record = spool.inline_max.0 + recipients.value as u64 * RECIPIENT + RECORD_REST;
+    table.reader.require(record <= spool.segment_size.0, &[recipients.spot()], || {
+        format!("a message to {} recipients may not fit spool.segment_size, {}", recipients.value, spool.segment_size)
+    });
     let errors_max = table.count("errors_per_session", smtp.errors_max as usize).value;
     SessionSettings {
         limits: Limits {
@@ -116,7 +132,7 @@ pub(crate) fn session(root: &Table<'_>, server: &Server, using: &CoreUse) -> Ses
         smtp: ringpost_smtp::Options {
             hostname: if server.hostname.is_empty() { smtp.hostname } else { server.hostname.clone() },
             message_size_max: table.size("message_size", smtp.message_size_max).value,
-            recipients_max: table.count("recipients", smtp.recipients_max).value,
+            recipients_max: recipients.value,
             errors_max: u32::try_from(errors_max).unwrap_or(u32::MAX),
             bare_newline: root.table("smtp", &SMTP).choice("bare_newline", smtp.bare_newline).value,
         },
@@ -182,6 +198,14 @@ mod tests {
                 "f:3:1: smtp.message_size: unknown key; did you mean \"limits.message_size\"?",
                 "f:4:1: smtp.banner: unknown key; [smtp] takes bare_newline",
             ],
+        );
+    }
+
+    #[test]
+    fn a_record_fits_a_segment() {
+        check(
+            "[limits]\nrecipients = 50000\n[spool]\nsegment_size = '8MiB'",
+            &["f:2:14: limits.recipients: a message to 50000 recipients may not fit spool.segment_size, 8MiB"],
         );
     }
 }

@@ -1,6 +1,6 @@
 //! TLS as OpenSSL's client sees it.
 
-use crate::support::programs::{Finished, make_certificate, program, run};
+use crate::support::programs::{Finished, make_certificate, program, python, run};
 use crate::support::server::{Home, Server};
 use crate::support::settings::Settings;
 use crate::support::smtp::Client;
@@ -199,4 +199,32 @@ fn a_self_signed_certificate_is_made_once() {
     server.start_again();
     check(server.smtp(), &arguments, &shown);
     assert!(before == (fs::read(&cert).expect("a certificate"), fs::read(&key).expect("a key")));
+}
+
+/// Sends very many commands in one go inside TLS, and prints how many were answered.
+const MANY: &str = "
+import socket, ssl, sys
+host, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+context = ssl.create_default_context()
+context.check_hostname = False
+context.verify_mode = ssl.CERT_NONE
+plain = socket.create_connection((host, port), timeout=30)
+before = plain.makefile('rb', buffering=0)
+before.readline()
+plain.sendall(b'HELO x\\r\\nSTARTTLS\\r\\n')
+before.readline()
+before.readline()
+secure = context.wrap_socket(plain)
+inside = secure.makefile('rb')
+# One thread, since an SSLSocket is not for two: the commands fit the buffers of the kernel.
+secure.sendall(b'EHLO client.example.org\\r\\n' * count + b'QUIT\\r\\n')
+print(sum(line.startswith(b'250 ') for line in inside))
+";
+
+/// More replies than rustls holds at a time, and many times longer than the commands.
+#[test]
+fn many_replies_in_one_go_pass_through_tls() {
+    let server = Server::start(Settings::default());
+    let (host, port) = (server.smtp().ip().to_string(), server.smtp().port().to_string());
+    assert_eq!(python(MANY, &[&host, &port, "3000"]).out.trim(), "3000");
 }
