@@ -1,8 +1,7 @@
 //! Start and stop of the server.
 //!
-//! The phases of the start come in order: config, logging, TLS, storage, services, servers; health answers while the storage is
-//! still being read back. Each can fail, and what went
-//! before is undone by being dropped in reverse; no listener answers before the last has succeeded. The stop has three:
+//! The phases of the start come in order: config, logging, TLS, services, storage, servers; health answers while the storage is
+//! still being read back. Each can fail; no listener answers before the last has succeeded. The stop has three:
 //! accept no more, drain, close.
 
 use crate::cli::ConfigFile;

@@ -19,7 +19,7 @@ pub(crate) static LISTENER: Section = Section {
             "name",
             Kind::Text("a name"),
             r#""mx""#,
-            "The name in log lines and metrics, different for every listener: 1 to 64 letters, digits, `-`, `_` or \
+            "The name in log lines, different for every listener: 1 to 64 letters, digits, `-`, `_` or \
              `.`.",
         ),
         Key::new(

@@ -42,7 +42,7 @@ pub(crate) static SERVER: Section = Section {
 pub(crate) static ADMIN: Section = Section {
     path: "admin",
     header: "[admin]",
-    intro: "Health, metrics and the API, over HTTP.",
+    intro: "Health and metrics, over HTTP.",
     stand_in: None,
     keys: &[Key::new(
         "listen",
