@@ -10,9 +10,9 @@ use std::{rc::Rc, time::Duration};
 /// Messages in a batch from which waiting for more is not worth it.
 const BATCH_ENOUGH: usize = 16;
 
-/// Commits that don't wait after one that waited in vain: a client that sits in the middle of a message must not slow
-/// down the others.
-const IMPATIENCE: u32 = 16;
+/// Commits that don't wait after some have waited in vain, at most: a client that sits in the middle of a message must not
+/// slow down the others. The first time it is one commit, then two, and so on.
+const IMPATIENCE_MAX: u32 = 16;
 
 /// Kinds of operations, as bits.
 const CREATING: u8 = 1;
@@ -47,13 +47,17 @@ impl Store {
             let staged = self.waiting.borrow().len();
             let under_way = self.block.gauge(Gauge::MessagesInFlight) as usize;
             let now = tick();
+            if staged > at_first {
+                self.in_vain.set(0);
+            }
             if staged == 0 || staged >= under_way.min(BATCH_ENOUGH) || deadline.passed(now) {
                 return;
             }
             if after(deadline.0.since(now), self.work.heard()).await.is_none() {
-                if staged == at_first {
-                    self.impatient.set(IMPATIENCE);
-                }
+                let in_vain = staged == at_first;
+                let patience = if in_vain { (self.in_vain.get() * 2).clamp(1, IMPATIENCE_MAX) } else { 0 };
+                self.in_vain.set(patience);
+                self.impatient.set(patience);
                 return;
             }
         }

@@ -76,6 +76,8 @@ pub struct Store {
     pub(crate) refusing: Cell<bool>,
     /// Commits to come that don't wait for others, because waiting was in vain.
     pub(crate) impatient: Cell<u32>,
+    /// How many that were the last time.
+    pub(crate) in_vain: Cell<u32>,
     budget: Budget,
     held: RefCell<HashMap<SpoolId, Held>>,
     hot_bytes: Cell<u64>,
@@ -96,6 +98,7 @@ impl Store {
             failing: Cell::new(0),
             refusing: Cell::new(false),
             impatient: Cell::new(0),
+            in_vain: Cell::new(0),
             budget,
             held: RefCell::default(),
             hot_bytes: Cell::new(0),

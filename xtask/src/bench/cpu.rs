@@ -99,7 +99,7 @@ fn measure(
     if target == Target::Maildir {
         after = subject.cpu_ms()?;
     }
-    proc::empty(subject.mail());
+    proc::empty(subject.mail())?;
     let acknowledged = report.acknowledged()?;
     if acknowledged == 0.0 {
         bail!("{} acknowledged nothing", subject.name());

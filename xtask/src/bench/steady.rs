@@ -31,7 +31,7 @@ pub(crate) fn run(bench: &Context<'_>) -> Result<Vec<Row>> {
         row.add(subject.name(), report.data_p99_ms()?);
         println!("{}, {}: {:.2} ms, durability fsync", row.scenario, subject.name(), report.data_p99_ms()?);
         subject::wait_until_drained(subject.as_ref())?;
-        proc::empty(subject.mail());
+        proc::empty(subject.mail())?;
         subject.stop()?;
     }
     Ok(vec![row])

@@ -54,7 +54,7 @@ fn by_metric(bench: &Context<'_>, server: &Ringpost, scenario: &str, per_connect
         let acknowledged = load(bench, server, per_connection)?;
         spool.add("ringpost", (count("ringpost_spool_syncs_total")? - spool_before) / acknowledged);
         maildir.add("ringpost", (count("ringpost_maildir_syncs_total")? - maildir_before) / acknowledged);
-        proc::empty(&server.mail);
+        proc::empty(&server.mail)?;
     }
     println!("{scenario}: {:.4} spool syncs a message", spool.median("ringpost").unwrap_or(f64::NAN));
     Ok(vec![spool, maildir])
@@ -95,7 +95,7 @@ fn by_strace(bench: &Context<'_>, server: &Ringpost, what: &str, folder: &Path) 
     for (name, calls) in calls(&text) {
         println!("{name:>18} {:8.4}", calls / acknowledged);
     }
-    proc::empty(&server.mail);
+    proc::empty(&server.mail)?;
     Ok(())
 }
 
