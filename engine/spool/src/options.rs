@@ -22,7 +22,7 @@ impl Default for Options {
             segment_size: ByteCount::mib(16),
             inline_max: ByteCount::kib(256),
             batch_max: ByteCount::mib(2),
-            commit_delay: Span::millis(1),
+            commit_delay: Span::millis(2),
         }
     }
 }

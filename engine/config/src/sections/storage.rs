@@ -36,7 +36,7 @@ pub(crate) static SPOOL: Section = Section {
         Key::new(
             "commit_delay",
             Kind::Time { min: Span::millis(0), max: Span::millis(100) },
-            r#""1ms""#,
+            r#""2ms""#,
             "How long a commit waits for other messages that are under way on the same core, so that they share its \
              sync. A message that is alone does not wait. More spares a slow disk and delays the 250; `0s` never waits.",
         ),
