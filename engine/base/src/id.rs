@@ -153,6 +153,16 @@ pub struct SessionId(u64);
 impl SessionId {
     /// Characters in the text form.
     pub const TEXT_LEN: usize = 13;
+
+    /// The id as a number, for keeping it in few bytes.
+    pub const fn to_number(self) -> u64 {
+        self.0
+    }
+
+    /// The id of a number.
+    pub const fn from_number(number: u64) -> Self {
+        Self(number)
+    }
 }
 
 impl fmt::Display for SessionId {

@@ -14,10 +14,14 @@
 
 mod bytes;
 mod id;
+mod network;
 mod proof;
 mod time;
 
 pub use bytes::{ByteCount, ParseByteCountError};
 pub use id::{Entropy, MessageIds, ParseIdError, SessionId, SessionIds, ShardId, SpoolId};
+pub use network::{
+    Network, NetworkLengths, OWNER_FACTORS, OWNER_FINAL, ParseNetworkError, UNKNOWN_ADDRESS, canonical, owner,
+};
 pub use proof::Accepted;
 pub use time::{Deadline, Now, ParseSpanError, Span, Tick, Timestamp};

@@ -1,28 +1,58 @@
 //! Evidence in, decision out: the only place that makes a reply from evidence.
 //!
 //! Evidence is what is known about a connection, a sender, a recipient or a message, and about the core that would have to
-//! carry it. A decision is to go on, or a [`Reply`] that says why not. Nothing here keeps state or waits.
+//! carry it. A decision is to go on, or a [`Reply`] that says why not. [`Policy`] keeps no state and waits for nothing, and one
+//! serves all shards. What has to be remembered between decisions is in machines beside it, each owned by somebody else: the
+//! [`Ledger`] of a shard, the [`BanBook`] of the process.
 //!
 //! ```
-//! use ringpost_policy::{Capacity, Domain, Load, Options, Policy, Recipients};
+//! use ringpost_policy::{Domain, Options, Policy, Recipients};
 //! use ringpost_smtp::{Mailbox, Path, Rcpt};
-//! let domain = Domain { name: "example.com".into(), recipients: Recipients::Any, target: "local".into() };
-//! let policy = Policy::new(Options { domains: vec![domain], ..Options::default() });
-//! let rcpt = |text| Rcpt { to: Path::Mailbox(Mailbox::parse(text).unwrap()) };
-//! assert_eq!(&*policy.recipient(&rcpt("a@Example.com")).unwrap(), "a@Example.com");
-//! assert_eq!(policy.recipient(&rcpt("a@elsewhere.example")).unwrap_err().code(), 550);
+//! use std::collections::HashMap;
+//! let recipients = Recipients::Listed(vec!["ann".into()]);
+//! let domain = Domain { name: "example.com".into(), recipients, target: "local".into(), ..Domain::default() };
+//! let policy = Policy::new(Options { domains: vec![domain], ..Options::default() }, &HashMap::new()).unwrap();
+//! let ask = |text| policy.recipient(&Rcpt::new(Path::Mailbox(Mailbox::parse(text).unwrap())), false);
+//! assert_eq!(&*ask("Ann+news@Example.com").unwrap().addresses[0], "Ann+news@Example.com");
+//! assert_eq!(ask("bob@example.com").unwrap_err().code(), 550);
+//! assert_eq!(ask("ann@elsewhere.example").unwrap_err().code(), 550);
 //! ```
 
+mod bans;
+mod directory;
+mod domains;
+mod greylist;
+mod ledger;
+mod limit;
 mod options;
+mod screen;
+mod trail;
 
+pub use bans::{
+    Added, BANS_MAX, BadLine, Ban, BanBook, BanError, BanOptions, BanRule, BanSet, NftablesSet, OPERATOR, Offence,
+    Protected,
+};
+pub use directory::{
+    ALIAS_DEPTH_MAX, Directory, DirectoryFault, Found, LINE_MAX, LINES_MAX, Match, PATTERNS_MAX, Target, without_detail,
+};
+pub use domains::{ALIAS_ADDRESSES_MAX, PolicyFault};
+pub use greylist::{
+    Grey, GreyKey, GreyPass, GreyRecord, GreySecret, Greylist, GreylistMode, GreylistOptions, RecordKind,
+};
+pub use ledger::{BanOrder, Counted, ENTRIES_MAX, Ledger, LedgerOptions, Totals};
+pub use limit::Limit;
 pub use options::{Domain, Options, Recipients};
+pub use screen::{DnsList, Evidence, HeloKind, Part, Reverse, Score, ScreenOptions, Screening};
+pub use trail::{Note, OwnedValue, RING_MIN, Stage, Trail, TrailStep, Value};
 
-use ringpost_base::ByteCount;
+use domains::{Domains, POSTMASTER, plain};
+use ringpost_base::{ByteCount, Span};
 use ringpost_message::Headers;
 use ringpost_smtp::{Path, Rcpt, Reply, replies};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::Arc;
 
-/// What policy makes of evidence.
+/// What policy makes of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Go on.
@@ -39,6 +69,53 @@ impl Decision {
             Decision::Refuse(reply) => Some(reply),
         }
     }
+}
+
+/// What policy makes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// Serve it.
+    Serve,
+    /// Serve it, after so long.
+    Delay(Span),
+    /// Turn it away; [`Limit::reply`] says why.
+    Refuse(Limit),
+}
+
+/// Why a core takes no message now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Busy {
+    /// It carries as much as it may.
+    Limit(Limit),
+    /// Its spool could not write, the last time it tried.
+    SpoolFailing,
+}
+
+impl Busy {
+    /// What a client is told.
+    pub fn reply(self) -> Reply {
+        match self {
+            Busy::Limit(limit) => limit.reply(),
+            Busy::SpoolFailing => replies::STORAGE_FULL,
+        }
+    }
+
+    /// The limit that is met, if it is one.
+    pub fn limit(self) -> Option<Limit> {
+        match self {
+            Busy::Limit(limit) => Some(limit),
+            Busy::SpoolFailing => None,
+        }
+    }
+}
+
+/// Where the mail of a recipient goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// The addresses: the one that was named, as written but without needless quotes; or those that an alias leads to, each once.
+    pub addresses: Vec<Box<str>>,
+    /// How it was found.
+    pub how: Match,
 }
 
 /// What one core may carry.
@@ -69,144 +146,81 @@ pub struct Load {
     pub spool_failing: bool,
 }
 
-enum Locals {
-    Any,
-    Listed(HashSet<Box<str>>),
-}
-
-/// The rules of one configuration.
+/// The rules of one configuration. It does not change: shards share one behind an [`Arc`] and are given another at a reload.
 pub struct Policy {
-    domains: HashMap<Box<str>, Locals>,
-    postmaster_domain: Option<Box<str>>,
+    domains: Domains,
     hops_max: usize,
+    connections_soft_percent: u8,
+    banner_delay: Span,
 }
 
 impl Policy {
-    /// The rules that the options say.
-    pub fn new(options: Options) -> Self {
-        let postmaster_domain = options.domains.first().map(|domain| domain.name.as_str().into());
-        let domains = options.domains.into_iter().map(|domain| {
-            let locals = match domain.recipients {
-                Recipients::Any => Locals::Any,
-                Recipients::Listed(names) => Locals::Listed(names.into_iter().map(|name| folded(&name)).collect()),
-            };
-            (folded(&domain.name), locals)
-        });
-        Self { domains: domains.collect(), postmaster_domain, hops_max: options.hops_max }
+    /// The rules that the options say. `directories` has what the recipients files hold, by their paths in the options.
+    /// Aliases are followed to their ends here, so that all faults are known before anything is served.
+    pub fn new(options: Options, directories: &HashMap<String, Arc<Directory>>) -> Result<Self, Vec<PolicyFault>> {
+        Ok(Self {
+            domains: Domains::new(options.domains, directories)?,
+            hops_max: options.hops_max,
+            connections_soft_percent: options.connections_soft_percent,
+            banner_delay: options.banner_delay,
+        })
     }
 
-    /// Whether a new connection is served.
-    pub fn connection(&self, load: &Load, capacity: &Capacity) -> Decision {
-        refuse_if(load.connections >= capacity.connections, replies::TOO_MANY_SESSIONS)
+    /// Whether a new connection is served, and whether at once.
+    pub fn connection(&self, load: &Load, capacity: &Capacity) -> Admission {
+        if load.connections >= capacity.connections {
+            return Admission::Refuse(Limit::Connections);
+        }
+        let soft = capacity.connections.saturating_mul(usize::from(self.connections_soft_percent)).div_ceil(100);
+        let is_crowded = load.connections >= soft && self.banner_delay > Span::millis(0);
+        if is_crowded { Admission::Delay(self.banner_delay) } else { Admission::Serve }
     }
 
     /// Whether a message may begin: MAIL.
-    pub fn sender(&self, load: &Load, capacity: &Capacity) -> Decision {
-        if load.spool_backlog >= capacity.spool_backlog {
-            return Decision::Refuse(replies::STORAGE_FULL);
-        }
+    pub fn sender(&self, load: &Load, capacity: &Capacity) -> Result<(), Busy> {
         if load.spool_failing {
-            return Decision::Refuse(replies::STORAGE_FULL);
+            return Err(Busy::SpoolFailing);
         }
-        let busy = load.messages_in_flight >= capacity.messages_in_flight;
-        refuse_if(busy || load.message_memory >= capacity.message_memory, replies::BUSY)
+        let met = [
+            (load.spool_backlog >= capacity.spool_backlog, Limit::SpoolBacklog),
+            (load.messages_in_flight >= capacity.messages_in_flight, Limit::MessagesInFlight),
+            (load.message_memory >= capacity.message_memory, Limit::MessageMemory),
+        ];
+        met.into_iter().find(|(is_met, _)| *is_met).map_or(Ok(()), |(_, limit)| Err(Busy::Limit(limit)))
     }
 
-    /// Whether a recipient is served, and as which address: RCPT.
-    pub fn recipient(&self, rcpt: &Rcpt) -> Result<Box<str>, Reply> {
-        let mailbox = match &rcpt.to {
-            Path::Mailbox(mailbox) => mailbox,
-            Path::Postmaster => {
-                let domain = self.postmaster_domain.as_ref().ok_or(replies::RELAY_DENIED)?;
-                return Ok(format!("postmaster@{domain}").into());
-            }
+    /// Whether a recipient is served, and as which addresses: RCPT. `secure`: over TLS.
+    pub fn recipient(&self, rcpt: &Rcpt, secure: bool) -> Result<Served, Reply> {
+        let (domain, local) = match &rcpt.to {
+            Path::Mailbox(mailbox) => (mailbox.domain(), plain(mailbox.local())),
+            // RFC 5321 section 4.5.1: the postmaster of this server is that of its first domain.
+            Path::Postmaster => (self.domains.first().ok_or(replies::RELAY_DENIED)?.name(), POSTMASTER.to_owned()),
             Path::Null => return Err(replies::BAD_RECIPIENT),
         };
-        match self.domains.get(&folded(mailbox.domain())) {
-            None => Err(replies::RELAY_DENIED),
-            Some(Locals::Any) => Ok(mailbox.as_str().into()),
-            // RFC 5321 section 4.5.1: postmaster exists in every domain that takes mail.
-            Some(Locals::Listed(names)) => {
-                let local = folded(mailbox.local());
-                let known = names.contains(&local) || &*local == "postmaster";
-                if known { Ok(mailbox.as_str().into()) } else { Err(replies::NO_SUCH_USER) }
-            }
+        let home = self.domains.home(domain).ok_or(replies::RELAY_DENIED)?;
+        if home.tls_required && !secure {
+            return Err(replies::TLS_REQUIRED);
         }
+        let found = home.find(&local).ok_or(replies::NO_SUCH_USER)?;
+        let addresses = match found.how {
+            Match::Alias => self.domains.expand(home, found.targets),
+            _ => vec![format!("{local}@{domain}").into()],
+        };
+        Ok(Served { addresses, how: found.how })
     }
 
     /// Whether a whole message is taken.
     pub fn message(&self, headers: &Headers) -> Decision {
-        refuse_if(headers.hops > self.hops_max, replies::LOOP)
+        // RFC 5321 section 6.3.
+        if headers.hops > self.hops_max { Decision::Refuse(replies::LOOP) } else { Decision::Accept }
     }
-}
 
-fn refuse_if(condition: bool, reply: Reply) -> Decision {
-    if condition { Decision::Refuse(reply) } else { Decision::Accept }
-}
-
-/// For comparing: ASCII case does not count.
-fn folded(text: &str) -> Box<str> {
-    text.to_ascii_lowercase().into()
+    /// Whether a client that calls itself this claims to be us: the server's host name, or a domain that it takes mail for.
+    pub fn is_own_name(&self, name: &str, hostname: &str) -> bool {
+        let name = name.strip_suffix('.').unwrap_or(name);
+        (!name.is_empty() && name.eq_ignore_ascii_case(hostname)) || self.domains.home(name).is_some()
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use ringpost_smtp::Mailbox;
-
-    const CAPACITY: Capacity = Capacity {
-        connections: 2,
-        messages_in_flight: 2,
-        message_memory: ByteCount(100),
-        spool_backlog: ByteCount(100),
-    };
-
-    fn policy() -> Policy {
-        let domain = |name: &str, recipients| Domain { name: name.into(), recipients, target: "local".into() };
-        let listed = Recipients::Listed(vec!["Alice".into()]);
-        let domains = vec![domain("any.example", Recipients::Any), domain("listed.example", listed)];
-        Policy::new(Options { domains, hops_max: 3 })
-    }
-
-    fn check(address: &str, want: Result<&str, u16>) {
-        let rcpt = Rcpt { to: Path::Mailbox(Mailbox::parse(address).expect("address")) };
-        let got = policy().recipient(&rcpt);
-        assert_eq!(got.as_deref().map_err(Reply::code), want, "{address}");
-    }
-
-    #[test]
-    fn recipients() {
-        check("x@any.example", Ok("x@any.example"));
-        check("x@ANY.example", Ok("x@ANY.example"));
-        check("aLiCe@listed.example", Ok("aLiCe@listed.example"));
-        check("Postmaster@listed.example", Ok("Postmaster@listed.example"));
-        check("bob@listed.example", Err(550));
-        check("x@other.example", Err(550));
-        check("x@[192.0.2.1]", Err(550));
-        assert_eq!(policy().recipient(&Rcpt { to: Path::Postmaster }).as_deref(), Ok("postmaster@any.example"));
-    }
-
-    #[test]
-    fn a_core_at_its_limit_refuses_for_a_while() {
-        let code = |decision: Decision| decision.refusal().map(|reply| reply.code());
-        let load = Load::default();
-        assert_eq!(code(policy().connection(&load, &CAPACITY)), None);
-        assert_eq!(code(policy().connection(&Load { connections: 2, ..load }, &CAPACITY)), Some(421));
-        assert_eq!(code(policy().sender(&load, &CAPACITY)), None);
-        for full in [
-            Load { messages_in_flight: 2, ..load },
-            Load { message_memory: ByteCount(100), ..load },
-            Load { spool_backlog: ByteCount(100), ..load },
-            Load { spool_failing: true, ..load },
-        ] {
-            assert_eq!(code(policy().sender(&full, &CAPACITY)), Some(452), "{full:?}");
-        }
-    }
-
-    #[test]
-    fn a_looping_message_is_refused() {
-        let headers = |hops| Headers { hops, message_id: None };
-        assert_eq!(policy().message(&headers(3)), Decision::Accept);
-        assert_ne!(policy().message(&headers(4)), Decision::Accept);
-    }
-}
+mod tests;
