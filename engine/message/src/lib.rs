@@ -11,8 +11,10 @@
 
 mod envelope;
 mod headers;
+mod reports;
 mod trace;
 
-pub use envelope::{DecodeError, Envelope};
+pub use envelope::{DecodeError, Envelope, Recipient};
 pub use headers::{HEADERS_MAX, Headers};
+pub use reports::{Notify, Ret};
 pub use trace::{Arrival, Security, delivery_header, received};

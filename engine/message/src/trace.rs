@@ -1,7 +1,7 @@
 //! Trace header fields: Received at acceptance, Return-Path and Delivered-To at delivery.
 //!
 //! ```text
-//! Received: from HELO ([client address])
+//! Received: from HELO (NAME [client address])
 //! <TAB>by HOST with ESMTPS id ID
 //! <TAB>for <recipient>; date-time               RFC 5321 section 4.4
 //! ```
@@ -29,15 +29,20 @@ pub struct Arrival<'a> {
     pub helo: &'a str,
     /// Whether it was EHLO.
     pub extended: bool,
+    /// Whether LMTP is spoken in place of SMTP.
+    pub lmtp: bool,
     /// Whether SMTPUTF8 was asked for.
     pub utf8: bool,
-    /// The client's address.
+    /// The client's address; where a proxy presented the client, the presented one.
     pub client: IpAddr,
+    /// The client's name in DNS, if it is known and was found to lead back to the address.
+    pub client_name: Option<&'a str>,
     /// TLS, if it was on.
     pub security: Option<&'a Security>,
     /// The message's id.
     pub id: SpoolId,
-    /// The recipient, if there is exactly one: more would tell each of the others (RFC 5321 section 7.6).
+    /// The recipient, if there is exactly one: more would tell each of the others (RFC 5321 section 7.2, RFC 5321
+    /// section 7.6).
     pub recipient: Option<&'a str>,
     /// When.
     pub at: Timestamp,
@@ -50,13 +55,12 @@ pub fn received(arrival: &Arrival<'_>, out: &mut Vec<u8>) {
         IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or_else(|| format!("[IPv6:{v6}]"), |v4| format!("[{v4}]")),
     };
     // Writing to a Vec can't fail.
-    let _ = write!(
-        out,
-        "Received: from {} ({literal})\r\n\tby {} with {}",
-        Clean { name: arrival.helo, utf8: arrival.utf8 },
-        arrival.host,
-        with(arrival)
-    );
+    let _ = write!(out, "Received: from {} (", Clean { name: arrival.helo, utf8: arrival.utf8 });
+    if let Some(name) = arrival.client_name {
+        // A name and a literal fill a line where the greeting's name is long too (RFC 5322 section 2.2.3).
+        let _ = write!(out, "\r\n\t{} ", Clean { name, utf8: false });
+    }
+    let _ = write!(out, "{literal})\r\n\tby {} with {}", arrival.host, with(arrival));
     if let Some(Security { version, cipher }) = arrival.security {
         let _ = write!(out, "\r\n\t(version={version} cipher={cipher})");
     }
@@ -75,14 +79,18 @@ pub fn delivery_header<'a>(from: &str, recipients: impl Iterator<Item = &'a str>
     }
 }
 
-/// The protocol keyword (RFC 3848, RFC 6531 section 4.3).
+/// The protocol keyword (RFC 3848, RFC 6531 section 3.7.3, RFC 6531 section 4.3). LMTP has no form without extensions.
 fn with(arrival: &Arrival<'_>) -> &'static str {
-    match (arrival.utf8, arrival.extended, arrival.security.is_some()) {
-        (true, _, false) => "UTF8SMTP",
-        (true, _, true) => "UTF8SMTPS",
-        (false, true, false) => "ESMTP",
-        (false, true, true) => "ESMTPS",
-        (false, false, _) => "SMTP",
+    match (arrival.lmtp, arrival.utf8, arrival.extended, arrival.security.is_some()) {
+        (false, true, _, false) => "UTF8SMTP",
+        (false, true, _, true) => "UTF8SMTPS",
+        (false, false, true, false) => "ESMTP",
+        (false, false, true, true) => "ESMTPS",
+        (false, false, false, _) => "SMTP",
+        (true, true, _, false) => "UTF8LMTP",
+        (true, true, _, true) => "UTF8LMTPS",
+        (true, false, _, false) => "LMTP",
+        (true, false, _, true) => "LMTPS",
     }
 }
 
@@ -128,7 +136,9 @@ mod tests {
             host: "mx.example",
             helo: "a (b)\u{e9}",
             extended: true,
+            lmtp: false,
             utf8: false,
+            client_name: None,
             client: "2001:db8::1".parse().expect("address"),
             security,
             id: SpoolId::from_bytes([0; 16]),
@@ -155,5 +165,36 @@ mod tests {
         received(&Arrival { client, recipient: None, ..arrival(None) }, &mut out);
         let text = String::from_utf8_lossy(&out);
         assert!(text.contains("([192.0.2.1])") && text.contains("with ESMTP\r\n") && !text.contains("for <"), "{text}");
+    }
+
+    #[test]
+    fn the_protocol_keyword() {
+        let security = Security { version: "TLSv1.3", cipher: "TLS13_AES_128_GCM_SHA256" };
+        for (lmtp, utf8, extended, tls, want) in [
+            (false, false, false, false, "SMTP"),
+            (false, false, false, true, "SMTP"),
+            (false, false, true, false, "ESMTP"),
+            (false, false, true, true, "ESMTPS"),
+            (false, true, true, false, "UTF8SMTP"),
+            (false, true, true, true, "UTF8SMTPS"),
+            (true, false, true, false, "LMTP"),
+            (true, false, true, true, "LMTPS"),
+            (true, true, true, false, "UTF8LMTP"),
+            (true, true, true, true, "UTF8LMTPS"),
+        ] {
+            let security = tls.then_some(&security);
+            assert_eq!(with(&Arrival { lmtp, utf8, extended, ..arrival(security) }), want);
+        }
+    }
+
+    #[test]
+    fn a_name_stands_before_the_address() {
+        let mut out = Vec::new();
+        received(&Arrival { client_name: Some("mail.b\r\nx.example"), ..arrival(None) }, &mut out);
+        let text = String::from_utf8_lossy(&out);
+        assert!(
+            text.starts_with("Received: from a??b?? (\r\n\tmail.b??x.example [IPv6:2001:db8::1])\r\n\tby"),
+            "{text}"
+        );
     }
 }

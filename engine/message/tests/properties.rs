@@ -5,7 +5,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 use ringpost_base::{SpoolId, Timestamp};
-use ringpost_message::{Arrival, Envelope, HEADERS_MAX, Headers, Security, delivery_header, received};
+use ringpost_message::{
+    Arrival, Envelope, HEADERS_MAX, Headers, Notify, Recipient, Ret, Security, delivery_header, received,
+};
 use std::net::IpAddr;
 
 /// The longest text of an envelope that is read back.
@@ -33,20 +35,37 @@ fn envelope_text() -> impl Strategy<Value = Box<str>> {
     prop_oneof![9 => text(TEXT_MAX), 1 => Just("x".repeat(TEXT_MAX).into())]
 }
 
+fn recipient() -> impl Strategy<Value = Recipient> {
+    let notify = (0..16u8).prop_map(|bits| Notify::from_bits(bits).unwrap_or_default());
+    (envelope_text(), proptest::option::of(envelope_text()), notify).prop_map(|(address, original, notify)| Recipient {
+        address,
+        original,
+        notify,
+    })
+}
+
 fn envelope() -> impl Strategy<Value = Envelope> {
     let texts = [(); 4].map(|()| envelope_text());
-    let recipients = vec(envelope_text(), 0..20);
-    (any::<[u8; 16]>(), any::<u64>(), texts, recipients, any::<(bool, bool)>()).prop_map(
-        |(id, arrived, [session, client, helo, from], recipients, (utf8, eight_bit))| Envelope {
-            id: SpoolId::from_bytes(id),
-            arrived: Timestamp::from_unix_micros(arrived),
-            session,
-            client,
-            helo,
-            from,
-            recipients,
-            utf8,
-            eight_bit,
+    let recipients = vec(recipient(), 0..20);
+    let reports = (select(vec![None, Some(Ret::Full), Some(Ret::Headers)]), proptest::option::of(envelope_text()));
+    (any::<[u8; 16]>(), any::<u64>(), texts, recipients, any::<[bool; 4]>(), reports).prop_map(
+        |(id, arrived, [session, client, helo, from], recipients, flags, (ret, envid))| {
+            let [utf8, eight_bit, binary, require_tls] = flags;
+            Envelope {
+                id: SpoolId::from_bytes(id),
+                arrived: Timestamp::from_unix_micros(arrived),
+                session,
+                client,
+                helo,
+                from,
+                recipients,
+                utf8,
+                eight_bit,
+                binary,
+                require_tls,
+                ret,
+                envid,
+            }
         },
     )
 }
@@ -144,7 +163,9 @@ proptest! {
         }
         bytes.extend_from_slice(&more);
         if let Ok(read) = Envelope::decode(&bytes) {
-            prop_assert_eq!(stored(&read).len(), bytes.len(), "every byte was read");
+            // What is stored in an earlier version grows by a byte for each recipient.
+            let grown = if bytes[0] == 1 { read.recipients.len() } else { 0 };
+            prop_assert_eq!(stored(&read).len(), bytes.len() + grown, "every byte was read");
             prop_assert_eq!(Envelope::decode(&stored(&read)), Ok(read));
         }
     }
@@ -164,22 +185,24 @@ proptest! {
     #[test]
     fn trace_fields_hold_what_a_client_says(
         helo in vec(any::<char>(), 0..600),
-        extended in any::<bool>(),
-        utf8 in any::<bool>(),
-        tls in any::<bool>(),
+        name in proptest::option::of(vec(any::<char>(), 0..300)),
+        [extended, lmtp, utf8, tls] in any::<[bool; 4]>(),
         client in any::<IpAddr>(),
         id in any::<[u8; 16]>(),
         recipient in proptest::option::of(Just("bob@example.com")),
         at in any::<u64>(),
     ) {
         let helo = cut(helo.into_iter().collect(), HELO_MAX);
+        let name: Option<String> = name.map(|chars| chars.into_iter().collect());
         let security = Security { version: "TLSv1.3", cipher: "TLS13_AES_128_GCM_SHA256" };
         let arrival = Arrival {
             host: "mx.example",
             helo: &helo,
             extended,
+            lmtp,
             utf8,
             client,
+            client_name: name.as_deref(),
             security: tls.then_some(&security),
             id: SpoolId::from_bytes(id),
             recipient,

@@ -22,7 +22,8 @@ pub(crate) const LOCAL_MAX: usize = 64;
 
 const _: () = assert!(LOCAL_MAX < PATH_MAX && LABEL_MAX < DOMAIN_MAX);
 
-/// An address: local part, `@`, domain or address literal, as the client wrote it.
+/// An address: local part, `@`, domain or address literal, as the client wrote it. What the local part means is for its
+/// domain to say (RFC 5321 section 2.3.11).
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Mailbox {
     text: Box<str>,
@@ -231,7 +232,8 @@ fn is_literal(inner: &str) -> bool {
     }
 }
 
-/// Letters, digits and hyphens, and underscores, which exist in the wild; U-labels as they are.
+/// Letters, digits and hyphens (RFC 5321 section 2.3.5), and underscores, which exist in the wild; U-labels as they
+/// are.
 fn is_label(label: &str) -> bool {
     let inner = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || (!c.is_ascii() && !c.is_control());
     !label.is_empty()

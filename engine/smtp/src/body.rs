@@ -1,10 +1,25 @@
-//! The body of a message as it arrives: dot-unstuffing, the end of DATA, chunks of BDAT, bare CR and LF, the size limit.
+//! The body of a message as it arrives: dot-unstuffing, the end of DATA, chunks of BDAT, bare CR and LF, the size
+//! limit. All octets are kept, whatever they mean (RFC 5321 section 2.3.9).
+//!
+//! Octets of a binary message (RFC 3030 section 3) are taken as they come: they need not be lines, and its end is known
+//! from the sizes of its chunks alone.
 //!
 //! The scanner copies whole runs of lines at once: it stops only at a dot that begins a line, at a CR or LF outside a
 //! pair, and at the end of the input. It keeps one small state between calls, so the input may be split anywhere.
 
 use crate::options::BareNewline;
 use memchr::memchr2;
+
+/// How the octets of a message are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// DATA: lines that are dot-stuffed, up to a dot alone.
+    Dotted,
+    /// BDAT: lines, up to the end of the last chunk.
+    Lines,
+    /// BDAT of a binary message: octets, up to the end of the last chunk.
+    Octets,
+}
 
 /// Why a message is refused although its end was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +46,7 @@ enum At {
 #[derive(Clone, Debug)]
 pub(crate) struct Body {
     at: At,
-    dots: bool,
+    reading: Reading,
     bare: BareNewline,
     /// Octets of the message so far, as RFC 1870 section 5 counts them: unstuffed, CRLFs included.
     size: u64,
@@ -40,9 +55,8 @@ pub(crate) struct Body {
 }
 
 impl Body {
-    /// For DATA (`dots`: lines are dot-stuffed) or BDAT.
-    pub(crate) fn new(dots: bool, bare: BareNewline, size_max: u64) -> Self {
-        Self { at: At::LineStart, dots, bare, size: 0, size_max, fault: None }
+    pub(crate) fn new(reading: Reading, bare: BareNewline, size_max: u64) -> Self {
+        Self { at: At::LineStart, reading, bare, size: 0, size_max, fault: None }
     }
 
     pub(crate) fn fault(&self) -> Option<Fault> {
@@ -56,7 +70,7 @@ impl Body {
             let byte = input[used];
             match self.at {
                 At::Text => used += self.run(&input[used..], body),
-                At::LineStart if byte == b'.' && self.dots => {
+                At::LineStart if byte == b'.' && self.reading == Reading::Dotted => {
                     self.at = At::Dot;
                     used += 1;
                 }
@@ -80,8 +94,11 @@ impl Body {
         (used, false)
     }
 
-    /// Takes octets of a BDAT chunk. Line ends are checked as in DATA; dots mean nothing.
+    /// Takes octets of a BDAT chunk. Line ends are checked as in DATA, unless the message is binary; dots mean nothing.
     pub(crate) fn chunk(&mut self, input: &[u8], body: &mut Vec<u8>) {
+        if self.reading == Reading::Octets {
+            return self.push(input, body);
+        }
         let (used, ended) = self.data(input, body);
         debug_assert!(used == input.len() && !ended, "without dots there is no end");
     }
@@ -152,7 +169,7 @@ mod tests {
     fn check(input: &str, bare: BareNewline, want: &str, ended: bool, fault: Option<Fault>, left: &str) {
         let input = input.as_bytes();
         for split in 0..=input.len() {
-            let mut scanner = Body::new(true, bare, 1000);
+            let mut scanner = Body::new(Reading::Dotted, bare, 1000);
             let mut body = Vec::new();
             let (mut used, mut end) = scanner.data(&input[..split], &mut body);
             if !end {
@@ -199,7 +216,7 @@ mod tests {
 
     #[test]
     fn chunks_check_line_ends_but_no_dots() {
-        let mut scanner = Body::new(false, BareNewline::Reject, 100);
+        let mut scanner = Body::new(Reading::Lines, BareNewline::Reject, 100);
         let mut body = Vec::new();
         for part in [&b"a\r"[..], b"\n.\r\n", b"..", b"b"] {
             scanner.chunk(part, &mut body);
@@ -212,8 +229,21 @@ mod tests {
     }
 
     #[test]
+    fn binary_octets_are_kept_as_they_are() {
+        let mut scanner = Body::new(Reading::Octets, BareNewline::Repair, 12);
+        let mut body = Vec::new();
+        for part in [&b"\r\n.\r\n"[..], b"\n\r", b"\0.\r"] {
+            scanner.chunk(part, &mut body);
+        }
+        scanner.finish(&mut body);
+        assert_eq!((body.as_slice(), scanner.fault()), (&b"\r\n.\r\n\n\r\0.\r"[..], None));
+        scanner.chunk(b"xyz", &mut body);
+        assert_eq!(scanner.fault(), Some(Fault::TooBig));
+    }
+
+    #[test]
     fn too_big_is_found_and_the_rest_is_thrown_away() {
-        let mut scanner = Body::new(true, BareNewline::Reject, 5);
+        let mut scanner = Body::new(Reading::Dotted, BareNewline::Reject, 5);
         let mut body = Vec::new();
         let (used, end) = scanner.data(b"12345678\r\n.\r\n", &mut body);
         assert_eq!((used, end, scanner.fault()), (13, true, Some(Fault::TooBig)));

@@ -4,18 +4,25 @@
 //! ```text
 //! # a comment                          ---   (alone on a line) a new session begins
 //! @start connect | ehlo | mail | rcpt  how far the session is when the dialogue begins; `ehlo` if nothing is said
+//! @protocol smtp | lmtp                in LMTP, the session starts with LHLO
 //! @tls off | starttls | starttls-required | implicit
-//! @option message_size_max | recipients_max | errors_max NUMBER
-//! @option bare_newline reject | repair
+//! @tls-required                        the server requires TLS, whatever the listener says
+//! @trust xclient | xforward            what the peer may say of other clients
+//! @option NAME VALUE                   an option of the session by its name in `Options`
 //! @refuse-mail ADDRESS CODE            @refuse-rcpt ADDRESS CODE
 //! @refuse-data CODE                    @refuse-message CODE
+//! @refuse-client CODE                  @refuse-forward CODE
 //!
 //! c: text                              the client sends a line; lines with no `s:` between them go out together
 //! c| a\r\n\t\0\\\xFF{x*600}            the client sends just these octets; the last form repeats
 //! s: 250 2.1.0 *                       the server sends a line; `*` is any text, the session's id is left out
+//! s.. 250 ENHANCEDSTATUSCODES          the server sends any lines, and last such a one
+//! s= 250 2.0.0 ok [ID]                 the same, with the session's id where it says ID
 //! @silence                             the server says nothing to what was sent
+//! @presented name=value name=value     what the client has said of another client by XCLIENT or XFORWARD
+//! @reload NAME VALUE                   the operator changes an option
 //! @handshake                           TLS begins; what was sent in clear and not read is lost
-//! @message <from> -> <to> <to> 8bitmime smtputf8 size=N
+//! @message <from> -> <to> <to>[notify=delay][orcpt=x] 8bitmime smtputf8 size=N ret=full
 //! > a line of the message              >| octets of it, as with c|
 //! @end open | closed | quit            how the session stands at the end
 //! ```
@@ -53,8 +60,21 @@ fn play(session: &Session, pieces: Pieces) -> Record {
         }
         match line {
             Line::Send(octets) => player.unsent.extend_from_slice(octets),
-            Line::Expect(_) | Line::Silence | Line::Message(_) if pieces != Pieces::AsWritten => {}
+            Line::Reload(options) => {
+                player.send();
+                player.driver.reload(options.clone());
+            }
+            Line::Expect(_)
+            | Line::ExpectLast(_)
+            | Line::ExpectWithId(_)
+            | Line::Silence
+            | Line::Message(_)
+            | Line::Presented(_)
+                if pieces != Pieces::AsWritten => {}
             Line::Expect(pattern) => player.expect(*number, pattern),
+            Line::ExpectLast(pattern) => while !player.is_next(*number, pattern) {},
+            Line::ExpectWithId(pattern) => player.expect_with_id(*number, pattern),
+            Line::Presented(text) => player.expect_presented(*number, text),
             Line::Silence => player.expect_silence(*number),
             Line::Message(message) => player.expect_message(*number, message),
             Line::Handshake => {
@@ -73,12 +93,13 @@ struct Player {
     unsent: Vec<u8>,
     heard: usize,
     messages: usize,
+    presented: usize,
     id: String,
 }
 
 impl Player {
     fn new(session: &Session, pieces: Pieces) -> Self {
-        let id = format!(" [{}]", session.setup.id);
+        let id = session.setup.id.to_string();
         let mut driver = Driver::new(session.setup.clone(), session.refusals.clone());
         let mut heard = 0;
         for line in session.start.lines() {
@@ -86,7 +107,7 @@ impl Player {
             driver.feed(b"\r\n");
             heard = driver.record().replies.len();
         }
-        Self { driver, pieces, unsent: Vec::new(), heard, messages: 0, id }
+        Self { driver, pieces, unsent: Vec::new(), heard, messages: 0, presented: 0, id }
     }
 
     fn send(&mut self) {
@@ -101,14 +122,35 @@ impl Player {
         String::from_utf8_lossy(&self.driver.record().replies[self.heard..]).into_owned()
     }
 
-    fn expect(&mut self, number: usize, pattern: &str) {
+    fn next_line(&mut self, number: usize, pattern: &str) -> String {
         let unheard = self.unheard();
         let Some((line, _)) = unheard.split_once("\r\n") else {
             panic!("line {number}: expected {pattern:?}, and the server said nothing");
         };
         self.heard += line.len() + 2;
-        let plain = line.strip_suffix(&self.id).unwrap_or(line);
-        assert!(matches(pattern, plain), "line {number}: expected {pattern:?}, the server said {unheard:?}");
+        line.to_owned()
+    }
+
+    fn expect(&mut self, number: usize, pattern: &str) {
+        let unheard = self.unheard();
+        assert!(self.is_next(number, pattern), "line {number}: expected {pattern:?}, the server said {unheard:?}");
+    }
+
+    /// Takes the next line; says whether it is what `pattern` says.
+    fn is_next(&mut self, number: usize, pattern: &str) -> bool {
+        let line = self.next_line(number, pattern);
+        matches(pattern, line.strip_suffix(&format!(" [{}]", self.id)).unwrap_or(&line))
+    }
+
+    fn expect_with_id(&mut self, number: usize, pattern: &str) {
+        let line = self.next_line(number, pattern).replace(&self.id, "ID");
+        assert!(matches(pattern, &line), "line {number}: expected {pattern:?}, the server said {line:?}");
+    }
+
+    fn expect_presented(&mut self, number: usize, want: &str) {
+        let got = self.driver.record().presented.get(self.presented);
+        assert_eq!(got.map(String::as_str), Some(want), "line {number}");
+        self.presented += 1;
     }
 
     fn expect_silence(&self, number: usize) {
@@ -129,6 +171,7 @@ impl Player {
         if self.pieces == Pieces::AsWritten {
             assert_eq!(self.unheard(), "", "session of line {line}: the server said more");
             assert_eq!(self.driver.record().messages.len(), self.messages, "session of line {line}: more messages");
+            assert_eq!(self.driver.record().presented.len(), self.presented, "session of line {line}: more presented");
         }
         let ending = match (self.driver.is_closed(), self.driver.record().has_quit) {
             (true, true) => Ending::Quit,
@@ -163,15 +206,20 @@ macro_rules! dialogues {
 dialogues! {
     address_lengths
     address_literals
+    auth_not_offered
     banner
     bdat
     bdat_after_failed_chunk
+    bdat_after_last
     bdat_and_other_commands
     bdat_bad_sizes
     bdat_chunks
     bdat_dots
     bdat_empty_chunks
+    bdat_forms
+    bdat_huge
     bdat_mixed_with_data
+    bdat_rcpt_between
     bdat_refused_by_policy
     bdat_smuggled_end
     bdat_split_line_end
@@ -180,7 +228,15 @@ dialogues! {
     bdat_without_final_newline
     bdat_without_message
     before_greeting
+    binarymime
+    binarymime_needs_bdat
+    binarymime_smuggled_end
+    binarymime_too_big
+    blanks_in_commands
     broken_utf8
+    commands_with_progress
+    commands_without_progress
+    commands_without_progress_and_refusals
     control_characters
     cross_protocol_http
     data
@@ -195,12 +251,26 @@ dialogues! {
     data_takes_no_words
     data_too_big
     data_without_recipients
+    dsn
+    dsn_mail_refused_forms
+    dsn_rcpt_refused_forms
+    dsn_utf8_original_recipient
     ehlo
     ehlo_resets
     ehlo_without_name
     header_injection
     helo
+    historic_commands
+    limits
     line_ends_of_commands
+    lmtp_bdat
+    lmtp_data
+    lmtp_data_refused
+    lmtp_greeting
+    lmtp_pipelining
+    lmtp_smuggled_end_of_data
+    lmtp_starttls
+    lmtp_without_recipients
     mail_body
     mail_forms
     mail_refused_by_policy
@@ -209,14 +279,21 @@ dialogues! {
     mail_smtputf8
     mail_twice
     mail_unknown_parameter
+    messages_per_session
     noop
+    nul
     null_sender
     overlong_lines
     overlong_lines_are_errors
+    pipelined_data_without_recipients
     pipelined_nonsense
     pipelining
     pipelining_with_refusals
     postmaster
+    proxy_signature_elsewhere
+    proxy_unexpected
+    proxy_unexpected_binary
+    put_off_recipients
     quit
     quoted_local_parts
     rcpt_forms
@@ -225,8 +302,14 @@ dialogues! {
     rcpt_refused_forms
     rcpt_refused_ones_do_not_count
     rcpt_too_many
+    refusals_that_close
+    reload
     reply_injection
+    requiretls
+    requiretls_without_tls
     rset
+    session_ids
+    smtputf8_rules
     smuggled_end_of_data_at_the_start
     smuggled_end_of_data_cr_dot_cr
     smuggled_end_of_data_cr_dot_crlf
@@ -245,10 +328,25 @@ dialogues! {
     starttls_injection
     starttls_refused
     starttls_required
+    starttls_twice
+    tls_required_by_the_domain
+    tls_required_by_the_server
     tls_without_starttls
     too_many_errors
+    too_many_parameters
     unknown_commands
+    unknown_recipients
     vrfy_expn_help
+    xclient
+    xclient_client_refused
+    xclient_denied
+    xclient_during_message
+    xclient_helo
+    xclient_lmtp
+    xclient_pipelined
+    xclient_refused_forms
+    xforward
+    xforward_refused
 }
 
 #[test]

@@ -9,17 +9,39 @@ use driver::{Driver, Record, Refusals};
 use proptest::prelude::*;
 use proptest::sample::select;
 use ringpost_base::ByteCount;
-use ringpost_smtp::{BareNewline, Options, Setup, Step, TlsUse, replies};
+use ringpost_smtp::{BareNewline, BodyKind, Options, Protocol, Setup, Step, TlsUse, Trust, replies};
 use std::rc::Rc;
 
 /// One case: how the session is set up and what the client sends, in clear and, if TLS begins, after the handshake.
 #[derive(Clone, Debug)]
 struct Case {
+    protocol: Protocol,
     tls: TlsUse,
+    tls_required: bool,
+    trust: Trust,
     options: Options,
+    /// Other options, and after how many octets they come.
+    reload: Option<(usize, Options)>,
     refusals: Refusals,
     clear: Vec<u8>,
     secured: Vec<u8>,
+}
+
+impl Default for Case {
+    /// A session that takes everything, on a listener without TLS, and in which nothing is sent.
+    fn default() -> Self {
+        Self {
+            protocol: Protocol::Smtp,
+            tls: TlsUse::Off,
+            tls_required: false,
+            trust: Trust::default(),
+            options: Options::default(),
+            reload: None,
+            refusals: Refusals::default(),
+            clear: Vec::new(),
+            secured: Vec::new(),
+        }
+    }
 }
 
 impl Case {
@@ -27,9 +49,17 @@ impl Case {
     fn play(&self, sizes: &[usize]) -> Record {
         let options = Rc::new(self.options.clone());
         let secure = self.tls == TlsUse::Implicit;
-        let setup = Setup { options, tls: self.tls, secure, ..Setup::example() };
+        let Self { protocol, tls, tls_required, trust, .. } = *self;
+        let setup = Setup { options, protocol, tls, tls_required, secure, trust, ..Setup::example() };
         let mut driver = Driver::new(setup, self.refusals.clone());
-        feed(&mut driver, &self.clear, sizes);
+        let mut clear = &self.clear[..];
+        if let Some((at, options)) = &self.reload {
+            let (before, after) = clear.split_at((*at).min(clear.len()));
+            feed(&mut driver, before, sizes);
+            driver.reload(options.clone());
+            clear = after;
+        }
+        feed(&mut driver, clear, sizes);
         if driver.is_handshaking() {
             driver.handshake();
             feed(&mut driver, &self.secured, sizes);
@@ -56,15 +86,22 @@ fn feed(driver: &mut Driver, mut input: &[u8], sizes: &[usize]) {
 /// The beginning of a message.
 const ENVELOPE: &[u8] = b"MAIL FROM:<alice@client.example>\r\nRCPT TO:<bob@example.com>\r\n";
 
+/// A further recipient.
+const RECIPIENT: &[u8] = b"RCPT TO:<carol@example.com>\r\n";
+
 /// What clients send: most of it nearly right, so that the session gets somewhere.
 fn fragment() -> impl Strategy<Value = Vec<u8>> {
     let lines: &[&str] = &[
         "EHLO client.example",
         "HELO client.example",
+        "LHLO client.example",
         "MAIL FROM:<alice@client.example>",
         "MAIL FROM:<alice@client.example> SIZE=10 BODY=8BITMIME SMTPUTF8",
+        "MAIL FROM:<alice@client.example> BODY=BINARYMIME",
+        "MAIL FROM:<alice@client.example> RET=HDRS ENVID=x REQUIRETLS",
         "MAIL FROM:<no@client.example>",
         "RCPT TO:<bob@example.com>",
+        "RCPT TO:<bob@example.com> NOTIFY=DELAY ORCPT=rfc822;x",
         "RCPT TO:<no@example.com>",
         "RCPT TO:<>",
         "DATA",
@@ -78,6 +115,9 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
         "VRFY bob",
         "HELP",
         "STARTTLS",
+        "XCLIENT ADDR=192.0.2.1 HELO=other.example PROTO=ESMTP",
+        "XFORWARD NAME=other.example",
+        "PROXY TCP4 192.0.2.1 192.0.2.2 1 25",
         "QUIT",
         ".",
         "",
@@ -94,6 +134,10 @@ fn fragment() -> impl Strategy<Value = Vec<u8>> {
             [format!("BDAT {}{last}\r\n", chunk.len()).as_bytes(), &chunk].concat()
         }),
         2 => Just(b"\r\n.\r\n".to_vec()),
+        2 => text(12).prop_map(|octets| {
+            let envelope = b"MAIL FROM:<> BODY=BINARYMIME\r\nRCPT TO:<bob@example.com>\r\n";
+            [&envelope[..], format!("BDAT {} LAST\r\n", octets.len()).as_bytes(), &octets].concat()
+        }),
         1 => proptest::collection::vec(any::<u8>(), 0..40),
         1 => (0..4200usize).prop_map(|len| vec![b'x'; len]),
     ]
@@ -106,12 +150,18 @@ fn text(tokens_max: usize) -> impl Strategy<Value = Vec<u8>> {
 }
 
 /// What a client sends: nothing sensible, or a start from which messages come.
-fn input() -> impl Strategy<Value = Vec<u8>> {
+fn input(protocol: Protocol) -> impl Strategy<Value = Vec<u8>> {
+    let hello: &[u8] = match protocol {
+        Protocol::Smtp => b"EHLO client.example\r\n",
+        Protocol::Lmtp => b"LHLO client.example\r\n",
+    };
     let starts = vec![
         Vec::new(),
-        b"EHLO client.example\r\n".to_vec(),
-        [b"EHLO client.example\r\n", ENVELOPE].concat(),
-        [b"EHLO client.example\r\n", ENVELOPE, b"DATA\r\n"].concat(),
+        b"\r\n\r\n\0\r\nQUIT\n".to_vec(),
+        hello.to_vec(),
+        [hello, ENVELOPE].concat(),
+        [hello, ENVELOPE, RECIPIENT].concat(),
+        [hello, ENVELOPE, b"DATA\r\n"].concat(),
     ];
     (select(starts), proptest::collection::vec(fragment(), 0..24))
         .prop_map(|(start, fragments)| [start, fragments.concat()].concat())
@@ -119,58 +169,75 @@ fn input() -> impl Strategy<Value = Vec<u8>> {
 
 fn options() -> impl Strategy<Value = Options> {
     let bare_newline = select(&[BareNewline::Reject, BareNewline::Repair][..]);
-    (select(&[8, 64, 1 << 20][..]), select(&[1, 1000][..]), select(&[3, 1000, 1000][..]), bare_newline).prop_map(
-        |(size, recipients_max, errors_max, bare_newline)| Options {
-            message_size_max: ByteCount(size),
+    let limits = (select(&[3, 1000, 1000][..]), select(&[4, 0, 0][..]), select(&[1, 0][..]), select(&[1, 2, 0][..]));
+    (select(&[8, 64, 1 << 20][..]), select(&[1, 2, 1000][..]), limits, bare_newline).prop_map(
+        |(
+            size,
             recipients_max,
-            errors_max,
+            (errors_max, commands_max, unknown_recipients_max, messages_per_session),
             bare_newline,
-            ..Options::default()
+        )| {
+            Options {
+                message_size_max: ByteCount(size),
+                recipients_max,
+                errors_max,
+                commands_max,
+                unknown_recipients_max,
+                messages_per_session,
+                bare_newline,
+                ..Options::default()
+            }
         },
     )
 }
 
 fn refusals() -> impl Strategy<Value = Refusals> {
-    let some_reply = || proptest::option::weighted(0.2, select(vec![replies::BUSY, replies::LOOP]));
-    (some_reply(), some_reply()).prop_map(|(begin, message)| Refusals {
+    let all = vec![replies::BUSY, replies::LOOP, replies::BANNED_SESSION];
+    let some_reply = move || proptest::option::weighted(0.2, select(all.clone()));
+    (some_reply(), some_reply(), some_reply(), some_reply()).prop_map(|(begin, message, client, forward)| Refusals {
         mail: vec![("no@client.example".into(), replies::BUSY)],
         rcpt: vec![("no@example.com".into(), replies::NO_SUCH_USER)],
         begin,
         message,
+        client,
+        forward,
     })
 }
 
+fn protocol() -> impl Strategy<Value = Protocol> {
+    select(&[Protocol::Smtp, Protocol::Smtp, Protocol::Lmtp][..])
+}
+
 fn case() -> impl Strategy<Value = Case> {
-    let tls = select(&[TlsUse::Off, TlsUse::Starttls, TlsUse::StarttlsRequired, TlsUse::Implicit][..]);
-    (tls, options(), refusals(), input(), input()).prop_map(|(tls, options, refusals, clear, secured)| Case {
-        tls,
-        options,
-        refusals,
-        clear,
-        secured,
+    let tls = || select(&[TlsUse::Off, TlsUse::Starttls, TlsUse::StarttlsRequired, TlsUse::Implicit][..]);
+    protocol().prop_flat_map(move |protocol| {
+        let inputs = (input(protocol), input(protocol));
+        let options = (options(), proptest::option::of((0..400usize, options())));
+        (tls(), any::<[bool; 3]>(), options, refusals(), inputs).prop_map(
+            move |(tls, [tls_required, xclient, xforward], (options, reload), refusals, (clear, secured))| {
+                let trust = Trust { xclient, xforward };
+                Case { protocol, tls, tls_required, trust, options, reload, refusals, clear, secured }
+            },
+        )
     })
 }
 
 /// A session that takes everything, on a listener without TLS.
 fn open_case() -> impl Strategy<Value = Case> {
-    (options(), input()).prop_map(|(options, clear)| Case {
-        tls: TlsUse::Off,
-        options,
-        refusals: Refusals::default(),
-        clear,
-        secured: Vec::new(),
+    protocol().prop_flat_map(|protocol| {
+        (options(), input(protocol)).prop_map(move |(options, clear)| Case {
+            protocol,
+            options,
+            clear,
+            ..Case::default()
+        })
     })
 }
 
 /// Sends one message, and gives the bodies that arrived.
 fn deliver(message: &[u8], sizes: &[usize]) -> Vec<Vec<u8>> {
-    let case = Case {
-        tls: TlsUse::Off,
-        options: Options::default(),
-        refusals: Refusals::default(),
-        clear: [b"EHLO client.example\r\n", ENVELOPE, message, b"QUIT\r\n"].concat(),
-        secured: Vec::new(),
-    };
+    let clear = [b"EHLO client.example\r\n", message, b"QUIT\r\n"].concat();
+    let case = Case { clear, ..Case::default() };
     let record = case.play(sizes);
     assert!(record.replies.ends_with(b"221 2.0.0 closing connection\r\n"), "{:?}", record.steps);
     record.messages.into_iter().map(|message| message.body).collect()
@@ -207,8 +274,7 @@ proptest! {
         clear in proptest::collection::vec(any::<u8>(), 0..6000),
         sizes in sizes(),
     ) {
-        let (options, refusals) = (Options::default(), Refusals::default());
-        let case = Case { tls, options, refusals, secured: clear.clone(), clear };
+        let case = Case { tls, secured: clear.clone(), clear, ..Case::default() };
         prop_assert_eq!(case.whole(), case.play(&sizes));
     }
 
@@ -220,14 +286,20 @@ proptest! {
             let next = record.steps.get(at + 1);
             let message = next.filter(|(_, step)| *step == Step::End).and_then(|_| messages.next());
             let ended = next.map(|(end, step)| (*end, step));
-            reference::check(&case.clear, *begin, &case.options, ended, message.map(|m| &*m.body))?;
+            let mail = record.steps[..at].iter().rev().find_map(|(_, step)| match step {
+                Step::Mail(mail) => Some(mail),
+                _ => None,
+            });
+            let binary = mail.is_some_and(|mail| mail.body == BodyKind::Binary);
+            let asked = reference::Asked { input: &case.clear, begin: *begin, binary };
+            reference::check(&asked, &case.options, ended, message.map(|m| &*m.body))?;
         }
         prop_assert_eq!(messages.next(), None, "a message without a beginning");
     }
 
     #[test]
     fn data_arrives_octet_for_octet(lines in clean_lines(), sizes in sizes()) {
-        let (mut body, mut sent) = (Vec::new(), b"DATA\r\n".to_vec());
+        let (mut body, mut sent) = (Vec::new(), [ENVELOPE, b"DATA\r\n"].concat());
         for line in &lines {
             body.extend_from_slice(&[line, &b"\r\n"[..]].concat());
             let stuffing = if line.starts_with(b".") { "." } else { "" };
@@ -246,13 +318,30 @@ proptest! {
     ) {
         let end = if cut { "" } else { "\r\n" };
         let body = [lines.join(&b"\r\n"[..]), end.as_bytes().to_vec()].concat();
-        let (mut rest, mut sent) = (&body[..], Vec::new());
+        let (mut rest, mut sent) = (&body[..], ENVELOPE.to_vec());
         for chunk in chunks {
             let (chunk, behind) = rest.split_at(chunk.min(rest.len()));
             sent.extend_from_slice(&[format!("BDAT {}\r\n", chunk.len()).as_bytes(), chunk].concat());
             rest = behind;
         }
         sent.extend_from_slice(&[format!("BDAT {} LAST\r\n", rest.len()).as_bytes(), rest].concat());
+        prop_assert_eq!(deliver(&sent, &sizes), [body]);
+    }
+
+    #[test]
+    fn binary_octets_arrive_as_they_are(
+        body in proptest::collection::vec(any::<u8>(), 0..200),
+        cut in any::<prop::sample::Index>(),
+        sizes in sizes(),
+    ) {
+        let (first, second) = body.split_at(cut.index(body.len() + 1));
+        let sent = [
+            &b"MAIL FROM:<> BODY=BINARYMIME\r\nRCPT TO:<bob@example.com>\r\n"[..],
+            format!("BDAT {}\r\n", first.len()).as_bytes(),
+            first,
+            format!("BDAT {} LAST\r\n", second.len()).as_bytes(),
+            second,
+        ].concat();
         prop_assert_eq!(deliver(&sent, &sizes), [body]);
     }
 }

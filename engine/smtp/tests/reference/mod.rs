@@ -4,6 +4,14 @@
 use proptest::prelude::*;
 use ringpost_smtp::{BareNewline, Options, PLAIN_LINE_MAX, Step};
 
+/// A message that was begun: what the client sent in the whole session, where in it the body begins, and whether it was
+/// declared to be binary.
+pub(crate) struct Asked<'a> {
+    pub(crate) input: &'a [u8],
+    pub(crate) begin: usize,
+    pub(crate) binary: bool,
+}
+
 /// What the client asked for.
 struct Reading {
     /// Where the message ends in the input.
@@ -12,14 +20,14 @@ struct Reading {
     octets: Vec<u8>,
 }
 
-/// Checks what came of the message whose body begins at `begin`: the step that followed and the octets delivered.
+/// Checks what came of a message: the step that followed and the octets delivered.
 pub(crate) fn check(
-    input: &[u8],
-    begin: usize,
+    asked: &Asked<'_>,
     options: &Options,
     ended: Option<(usize, &Step)>,
     delivered: Option<&[u8]>,
 ) -> Result<(), TestCaseError> {
+    let Asked { input, begin, binary } = *asked;
     let in_chunks = bdat(last_line(&input[..begin])).is_some();
     let reading = if in_chunks { read_chunks(input, begin) } else { read_data(input, begin) };
     let Some(reading) = reading else {
@@ -28,7 +36,7 @@ pub(crate) fn check(
         prop_assert!(in_chunks || ended.is_none(), "{:?}", ended);
         return Ok(());
     };
-    let repaired = repaired(&reading.octets);
+    let repaired = if binary { reading.octets.clone() } else { repaired(&reading.octets) };
     let refused = options.bare_newline == BareNewline::Reject && repaired != reading.octets;
     let too_big = repaired.len() as u64 > options.message_size_max.0;
     if let Some(delivered) = delivered {

@@ -2,7 +2,7 @@
 
 use crate::driver::{Message, Refusals};
 use ringpost_base::ByteCount;
-use ringpost_smtp::{BareNewline, Options, Reply, Setup, TlsUse, replies};
+use ringpost_smtp::{BareNewline, Options, Protocol, Reply, Setup, TlsUse, replies};
 use std::rc::Rc;
 
 /// A file: one session or several.
@@ -17,7 +17,7 @@ pub(crate) struct Session {
     pub(crate) setup: Setup,
     pub(crate) refusals: Refusals,
     /// What the client has said before the dialogue begins, in lines.
-    pub(crate) start: &'static str,
+    pub(crate) start: String,
     pub(crate) lines: Vec<(usize, Line)>,
     pub(crate) end: Ending,
 }
@@ -34,6 +34,10 @@ pub(crate) enum Ending {
 pub(crate) enum Line {
     Send(Vec<u8>),
     Expect(String),
+    ExpectLast(String),
+    ExpectWithId(String),
+    Presented(String),
+    Reload(Options),
     Silence,
     Handshake,
     Message(Message),
@@ -58,19 +62,26 @@ impl Script {
 
 struct Reader {
     options: Options,
+    /// What the last `@reload` has made of them.
+    reloaded: Option<Options>,
+    /// What the client has said before the dialogue begins, as a word.
+    start: String,
     end: Option<Ending>,
     session: Session,
 }
 
 impl Reader {
     fn new(line: usize) -> Self {
-        let (setup, refusals, start) = (Setup::example(), Refusals::default(), start("ehlo").unwrap_or_default());
-        let session = Session { line, setup, refusals, start, lines: Vec::new(), end: Ending::Open };
-        Self { options: Options::default(), end: None, session }
+        let (setup, refusals, lines) = (Setup::example(), Refusals::default(), Vec::new());
+        let session = Session { line, setup, refusals, start: String::new(), lines, end: Ending::Open };
+        Self { options: Options::default(), reloaded: None, start: "ehlo".to_owned(), end: None, session }
     }
 
     fn finish(mut self) -> Session {
         let line = self.session.line;
+        let hello = if self.session.setup.protocol == Protocol::Lmtp { "LHLO" } else { "EHLO" };
+        let start = start(&self.start).unwrap_or_else(|| panic!("the session of line {line} starts nowhere"));
+        self.session.start = start.replace("EHLO", hello);
         self.session.setup.options = Rc::new(self.options);
         self.session.end = self.end.unwrap_or_else(|| panic!("the session of line {line} has no @end"));
         self.session
@@ -83,6 +94,16 @@ impl Reader {
             "c:" => Line::Send([rest.as_bytes(), b"\r\n"].concat()),
             "c|" => Line::Send(octets(rest)?),
             "s:" => Line::Expect(rest.into()),
+            "s.." => Line::ExpectLast(rest.into()),
+            "s=" => Line::ExpectWithId(rest.into()),
+            "@presented" => Line::Presented(rest.into()),
+            "@reload" => {
+                let mut options = self.reloaded.take().unwrap_or_else(|| self.options.clone());
+                let (name, value) = rest.split_once(' ')?;
+                option(&mut options, name, value)?;
+                self.reloaded = Some(options.clone());
+                Line::Reload(options)
+            }
             "@silence" => Line::Silence,
             "@handshake" => Line::Handshake,
             "@message" => Line::Message(message(rest)?),
@@ -102,30 +123,43 @@ impl Reader {
         let (first, second) = words.split_once(' ').unwrap_or((words, ""));
         let refusals = &mut self.session.refusals;
         match name {
-            "@start" => self.session.start = start(words)?,
+            "@start" => words.clone_into(&mut self.start),
+            "@protocol" => self.session.setup.protocol = protocol(words)?,
+            "@tls-required" => self.session.setup.tls_required = true,
+            "@trust" => match words {
+                "xclient" => self.session.setup.trust.xclient = true,
+                "xforward" => self.session.setup.trust.xforward = true,
+                _ => return None,
+            },
             "@tls" => (self.session.setup.tls, self.session.setup.secure) = tls(words)?,
-            "@option" => self.option(first, second)?,
+            "@option" => option(&mut self.options, first, second)?,
             "@refuse-mail" => refusals.mail.push((first.into(), reply(second)?)),
             "@refuse-rcpt" => refusals.rcpt.push((first.into(), reply(second)?)),
             "@refuse-data" => refusals.begin = Some(reply(words)?),
             "@refuse-message" => refusals.message = Some(reply(words)?),
+            "@refuse-client" => refusals.client = Some(reply(words)?),
+            "@refuse-forward" => refusals.forward = Some(reply(words)?),
             "@end" => self.end = Some(ending(words)?),
             _ => return None,
         }
         Some(())
     }
+}
 
-    fn option(&mut self, name: &str, value: &str) -> Option<()> {
-        match (name, value) {
-            ("message_size_max", number) => self.options.message_size_max = ByteCount(number.parse().ok()?),
-            ("recipients_max", number) => self.options.recipients_max = number.parse().ok()?,
-            ("errors_max", number) => self.options.errors_max = number.parse().ok()?,
-            ("bare_newline", "reject") => self.options.bare_newline = BareNewline::Reject,
-            ("bare_newline", "repair") => self.options.bare_newline = BareNewline::Repair,
-            _ => return None,
-        }
-        Some(())
+fn option(options: &mut Options, name: &str, value: &str) -> Option<()> {
+    match (name, value) {
+        ("message_size_max", number) => options.message_size_max = ByteCount(number.parse().ok()?),
+        ("recipients_max", number) => options.recipients_max = number.parse().ok()?,
+        ("errors_max", number) => options.errors_max = number.parse().ok()?,
+        ("commands_max", number) => options.commands_max = number.parse().ok()?,
+        ("unknown_recipients_max", number) => options.unknown_recipients_max = number.parse().ok()?,
+        ("messages_per_session", number) => options.messages_per_session = number.parse().ok()?,
+        ("bare_newline", "reject") => options.bare_newline = BareNewline::Reject,
+        ("bare_newline", "repair") => options.bare_newline = BareNewline::Repair,
+        ("hostname", name) => name.clone_into(&mut options.hostname),
+        _ => return None,
     }
+    Some(())
 }
 
 fn start(word: &str) -> Option<&'static str> {
@@ -134,6 +168,14 @@ fn start(word: &str) -> Option<&'static str> {
         "ehlo" => "EHLO client.example",
         "mail" => "EHLO client.example\nMAIL FROM:<alice@client.example>",
         "rcpt" => "EHLO client.example\nMAIL FROM:<alice@client.example>\nRCPT TO:<bob@example.com>",
+        _ => return None,
+    })
+}
+
+fn protocol(word: &str) -> Option<Protocol> {
+    Some(match word {
+        "smtp" => Protocol::Smtp,
+        "lmtp" => Protocol::Lmtp,
         _ => return None,
     })
 }
@@ -151,9 +193,17 @@ fn tls(word: &str) -> Option<(TlsUse, bool)> {
 
 /// One reply of each code that a driver refuses with.
 fn reply(code: &str) -> Option<Reply> {
-    [replies::STORAGE_FAILED, replies::BUSY, replies::NO_SUCH_USER, replies::LOOP]
-        .into_iter()
-        .find(|reply| reply.code().to_string() == code)
+    [
+        replies::BANNED_SESSION,
+        replies::GREYLISTED,
+        replies::STORAGE_FAILED,
+        replies::BUSY,
+        replies::TLS_REQUIRED,
+        replies::NO_SUCH_USER,
+        replies::LOOP,
+    ]
+    .into_iter()
+    .find(|reply| reply.code().to_string() == code)
 }
 
 fn ending(word: &str) -> Option<Ending> {
@@ -165,12 +215,12 @@ fn ending(word: &str) -> Option<Ending> {
     })
 }
 
-/// `<from> -> <to> <to> parameter parameter`, in which no address may contain a blank.
+/// `<from> -> <to> <to>[parameter] parameter parameter`, in which no address may contain a blank.
 fn message(text: &str) -> Option<Message> {
     let address = |word: &str| Some(word.strip_prefix('<')?.strip_suffix('>')?.to_owned());
     let (from, rest) = text.split_once(" -> ")?;
     let (to, parameters): (Vec<&str>, Vec<&str>) = rest.split(' ').partition(|word| word.starts_with('<'));
-    let to = to.into_iter().map(address).collect::<Option<_>>()?;
+    let to = to.into_iter().map(str::to_owned).collect();
     let parameters = parameters.into_iter().map(Into::into).collect();
     Some(Message { from: address(from)?, to, parameters, body: Vec::new() })
 }
