@@ -1,15 +1,20 @@
-//! What names, host names, domains, local parts, paths and addresses have to look like.
+//! What names, host names, domains, local parts, paths, addresses and networks have to look like.
 //!
 //! Each check takes the text as the file has it and says what is wrong with it in words that fit behind the value.
 
-use crate::reader::{Entry, Trouble};
-use std::net::SocketAddr;
+use crate::reader::{Entry, Table, Trouble};
+use ringpost_base::{Network, ParseNetworkError};
+use std::net::{IpAddr, SocketAddr};
 
 /// Longest name of a listener or target. They are values of metric labels and words of log lines.
 const NAME_MAX: usize = 64;
 /// Longest domain and label of one, in octets (RFC 1035 section 2.3.4, less the length octet and the root).
 const DOMAIN_MAX: usize = 253;
 const LABEL_MAX: usize = 63;
+/// Longest zone of a DNS list: the 32 digits of an IPv6 address and their dots stand before it in a name.
+const ZONE_MAX: usize = DOMAIN_MAX - 64;
+/// The port of DNS.
+const DNS_PORT: u16 = 53;
 /// Longest local part in octets.
 const LOCAL_PART_MAX: usize = 64; // RFC 5321 section 4.5.3.1.1
 
@@ -36,6 +41,17 @@ pub(crate) fn hostname(text: &str) -> Result<(), Trouble> {
 /// A domain that mail is accepted for. Labels may be in any script, as in the addresses of RFC 6531.
 pub(crate) fn domain(text: &str) -> Result<(), Trouble> {
     domain_name(text, "domain")
+}
+
+/// The zone of a DNS list.
+pub(crate) fn zone(text: &str) -> Result<(), Trouble> {
+    if !text.is_ascii() {
+        return Err(format!("{text:?} is not a zone: it has to be in ASCII, with \"xn--\" labels").into());
+    }
+    if text.len() > ZONE_MAX && text.len() <= DOMAIN_MAX {
+        return Err(format!("{text:?} is not a zone: with an IPv6 address before it, it is too long for a name").into());
+    }
+    domain_name(text, "zone")
 }
 
 fn domain_name(text: &str, what: &str) -> Result<(), Trouble> {
@@ -105,6 +121,42 @@ pub(crate) fn address(entry: &Entry<'_>) -> Result<SocketAddr, Trouble> {
     text.parse().map_err(|_| format!("{text:?} is not {wanted}").into())
 }
 
+/// The address of a DNS server, with or without a port.
+pub(crate) fn dns_server(entry: &Entry<'_>) -> Result<SocketAddr, Trouble> {
+    let wanted = "an IP address, with a port or without, such as \"127.0.0.1:5353\" or \"::1\"";
+    let text = entry.text().ok_or_else(|| entry.wants(wanted))?;
+    let address = text.parse().or_else(|_| text.parse().map(|ip: IpAddr| SocketAddr::from((ip, DNS_PORT))));
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).filter(|ip| ip.parse::<IpAddr>().is_ok());
+    match address {
+        Ok(address) if address.port() == 0 => Err(format!("{text:?} has the port 0, at which nothing answers").into()),
+        Ok(address) => Ok(address),
+        Err(_) => Err(Trouble::from(format!("{text:?} is not {wanted}")).suggest(bare.map(str::to_owned))),
+    }
+}
+
+/// A list of at most `max` networks, each given once.
+pub(crate) fn networks(table: &Table<'_>, name: &'static str, max: usize) -> Vec<Network> {
+    let list = table.list(name, network);
+    let reader = table.reader;
+    reader.distinct(&list.value, |network, earlier| format!("{network} is in the list already, as {earlier}"));
+    let count = list.value.len();
+    reader.require(count <= max, &[list.spot()], || {
+        format!("{count} networks are more than {max}; join them to larger ones")
+    });
+    list.value.into_iter().map(|network| network.value).collect()
+}
+
+fn network(entry: &Entry<'_>) -> Result<Network, Trouble> {
+    let wanted = "an address or network, such as \"192.0.2.1\" or \"192.0.2.0/24\"";
+    let text = entry.text().ok_or_else(|| entry.wants(wanted))?;
+    text.parse().map_err(|error| match error {
+        ParseNetworkError::HostBits(meant) => {
+            Trouble::from(format!("{text:?} has bits set behind its prefix")).suggest(Some(meant.to_string()))
+        }
+        ParseNetworkError::Malformed => format!("{text:?} is not {wanted}").into(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -145,6 +197,13 @@ mod tests {
         check(hostname, &[""], &["bücher.example"]);
         check(domain, &good, &bad);
         check(domain, &["bücher.example", "Example.ORG"], &["", "a\u{a0}b"]);
+    }
+
+    #[test]
+    fn zones_leave_room_for_an_address() {
+        let label = "a".repeat(LABEL_MAX);
+        let long = format!("{label}.{label}.{label}");
+        check(zone, &["zen.example.org", &long[2..]], &["", "bücher.example", "zen.example.org.", &long[1..]]);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! defaults in this file and in those `Options` are the only ones; the reader, the reference page and
 //! `config/ringpost.toml` are held to them by tests.
 
-use ringpost_base::{ByteCount, Span};
+use ringpost_base::{ByteCount, Network, Span};
 use ringpost_smtp::TlsUse;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -20,6 +20,8 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// Certificates and versions.
     pub tls: Tls,
+    /// Where names are looked up.
+    pub dns: Dns,
     /// Maxima of the whole process, and timeouts.
     pub limits: Limits,
     /// What a session allows. Its `hostname` is `server.hostname` where that is given.
@@ -28,10 +30,12 @@ pub struct Config {
     pub spool: ringpost_spool::Options,
     /// When deliveries are tried again.
     pub queue: ringpost_queue::Options,
-    /// The domains mail is accepted for.
+    /// The domains mail is accepted for, and who may send how much to them.
     pub policy: ringpost_policy::Options,
     /// Where mail goes. Every domain's target is one of them.
     pub targets: Vec<Target>,
+    /// What is kept of recent sessions, to be asked about.
+    pub explain: Explain,
     /// Health, metrics and the API.
     pub admin: Admin,
     /// What is logged, and how.
@@ -45,12 +49,14 @@ impl Default for Config {
             cores: Cores::default(),
             listeners: vec![Listener::default()],
             tls: Tls::default(),
+            dns: Dns::default(),
             limits: Limits::default(),
             smtp: ringpost_smtp::Options::default(),
             spool: ringpost_spool::Options::default(),
             queue: ringpost_queue::Options::default(),
             policy: ringpost_policy::Options { domains: vec![domain_default()], ..Default::default() },
             targets: vec![Target::default()],
+            explain: Explain::default(),
             admin: Admin::default(),
             log: Log::default(),
         }
@@ -59,11 +65,7 @@ impl Default for Config {
 
 /// The domain of a server that nobody has configured: one reserved for examples, so that no real mail is taken.
 pub(crate) fn domain_default() -> ringpost_policy::Domain {
-    ringpost_policy::Domain {
-        name: "example.com".into(),
-        recipients: ringpost_policy::Recipients::Any,
-        target: Target::default().name,
-    }
+    ringpost_policy::Domain { name: "example.com".into(), target: Target::default().name, ..Default::default() }
 }
 
 impl Config {
@@ -165,6 +167,22 @@ pub struct Listener {
     pub address: Vec<SocketAddr>,
     /// How TLS is used.
     pub tls: TlsUse,
+    /// From where a PROXY header is required, which says the client's address; from everywhere else it is an error.
+    pub proxy_from: Vec<Network>,
+    /// Who may use XCLIENT, and so say of itself to be another client.
+    pub xclient_from: Vec<Network>,
+    /// Who may use XFORWARD, and so say whose mail it hands on.
+    pub xforward_from: Vec<Network>,
+    /// Whether the file asks for connections to be steered; [`Listener::is_steered`] is what counts.
+    pub steer: bool,
+}
+
+impl Listener {
+    /// Whether the kernel gives each connection to the core that owns its address. Behind proxies it can't: the
+    /// address it sees is theirs.
+    pub fn is_steered(&self) -> bool {
+        self.steer && self.proxy_from.is_empty()
+    }
 }
 
 impl Default for Listener {
@@ -174,6 +192,10 @@ impl Default for Listener {
             kind: ListenerKind::Mx,
             address: vec![SocketAddr::from((Ipv4Addr::LOCALHOST, 2525))],
             tls: TlsUse::Starttls,
+            proxy_from: Vec::new(),
+            xclient_from: Vec::new(),
+            xforward_from: Vec::new(),
+            steer: true,
         }
     }
 }
@@ -185,16 +207,42 @@ pub enum ListenerKind {
     /// SMTP from other servers, for the domains of the config.
     #[default]
     Mx,
+    /// LMTP from a mail system of one's own (RFC 2033), for the same domains: one reply for each recipient.
+    Lmtp,
 }
 
-/// Certificates and versions.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Certificates, versions, and who has to use TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tls {
+    /// Whether mail is taken over TLS only, by every listener.
+    pub required: bool,
     /// The certificates, chosen by the name a client asks for; the first where none fits. Empty: a self-signed one
     /// is made in the state directory.
     pub certificates: Vec<Certificate>,
     /// The oldest version a client may speak.
     pub min_version: TlsVersion,
+    /// The weakest cipher a client may choose.
+    pub min_strength: TlsStrength,
+    /// Whether the key exchange that quantum computers don't break is offered.
+    pub post_quantum: bool,
+    /// Whether clients are asked for a certificate of theirs.
+    pub client_certificates: ClientCertificates,
+    /// The PEM file of the authorities that certificates of clients are verified against.
+    pub client_ca: Option<String>,
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            required: false,
+            certificates: Vec::new(),
+            min_version: TlsVersion::default(),
+            min_strength: TlsStrength::default(),
+            post_quantum: true,
+            client_certificates: ClientCertificates::default(),
+            client_ca: None,
+        }
+    }
 }
 
 /// A certificate and its key, as files.
@@ -204,6 +252,8 @@ pub struct Certificate {
     pub cert: String,
     /// The PEM file of its private key.
     pub key: String,
+    /// The DER file of an OCSP response, which is stapled to the certificate.
+    pub ocsp: Option<String>,
 }
 
 /// A version of TLS.
@@ -216,6 +266,45 @@ pub enum TlsVersion {
     V13,
 }
 
+/// The strength of a cipher: bits of its key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TlsStrength {
+    /// AES-128 and all that is stronger.
+    #[default]
+    Bits128,
+    /// AES-256 and ChaCha20.
+    Bits256,
+}
+
+/// Whether clients are asked for a certificate of theirs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// They are not.
+    #[default]
+    Off,
+    /// They are asked; what they show is logged, and nobody is refused for it.
+    Ask,
+}
+
+/// Where names are looked up, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// The servers, asked in this order. Empty: those of `/etc/resolv.conf`.
+    pub servers: Vec<SocketAddr>,
+    /// How long an answer is waited for, each time a server is asked.
+    pub timeout: Span,
+    /// How often a server is asked.
+    pub attempts: u8,
+    /// Answers that each core keeps.
+    pub cache: usize,
+}
+
+impl Default for Dns {
+    fn default() -> Self {
+        Self { servers: Vec::new(), timeout: Span::seconds(1), attempts: 2, cache: 10_000 }
+    }
+}
+
 /// Maxima of the whole process, and timeouts. The other keys of `[limits]` are in `smtp` and `policy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -223,6 +312,8 @@ pub struct Limits {
     pub command_timeout: Span,
     /// How long a session waits for a further byte of a message.
     pub data_timeout: Span,
+    /// How long a session may last. None (0s in the file): as long as it likes.
+    pub session_timeout: Option<Span>,
     /// Connections of the whole process, split evenly among the cores. None (0 in the file): only the cores' own
     /// limits count.
     pub connections: Option<usize>,
@@ -230,7 +321,12 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { command_timeout: Span::seconds(300), data_timeout: Span::seconds(300), connections: None }
+        Self {
+            command_timeout: Span::seconds(300),
+            data_timeout: Span::seconds(300),
+            session_timeout: Some(Span::seconds(3600)),
+            connections: None,
+        }
     }
 }
 
@@ -265,16 +361,32 @@ pub enum TargetKind {
     Discard,
 }
 
-/// Health, metrics and the API.
+/// What is kept of recent sessions, to be asked about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Explain {
+    /// Bytes that each core keeps it in. 0: nothing is kept.
+    pub memory: ByteCount,
+}
+
+impl Default for Explain {
+    fn default() -> Self {
+        Self { memory: ByteCount::mib(4) }
+    }
+}
+
+/// Health, metrics and the API.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {
-    /// Where they are served. None ("off" in the file): nowhere.
+    /// Where health and metrics are served. None ("off" in the file): nowhere.
     pub listen: Option<SocketAddr>,
+    /// The unix socket of the API, which the commands talk to; relative to the state directory. None ("off" in the
+    /// file): there is none.
+    pub socket: Option<String>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8025))) }
+        Self { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8025))), socket: Some("ringpost.sock".into()) }
     }
 }
 

@@ -12,8 +12,14 @@ use std::fmt;
 pub(crate) enum Kind {
     /// A string, or what else the words say.
     Text(&'static str),
+    /// Yes or no.
+    Flag,
     /// A whole number.
     Count { min: u64, max: u64 },
+    /// A whole number that may be below zero.
+    Integer { min: i64, max: i64 },
+    /// A whole number, or the word "off" for none.
+    CountOrOff { min: u64, max: u64 },
     /// A number of bytes: a string with a unit, or a whole number.
     Size { min: ByteCount, max: ByteCount },
     /// A duration: a string with a unit.
@@ -31,7 +37,9 @@ impl Kind {
     pub(crate) fn wants(self) -> String {
         match self {
             Self::Text(words) => words.to_owned(),
-            Self::Count { .. } => "a whole number".to_owned(),
+            Self::Flag => "true or false".to_owned(),
+            Self::Count { .. } | Self::Integer { .. } => "a whole number".to_owned(),
+            Self::CountOrOff { .. } => "a whole number, or \"off\"".to_owned(),
             Self::Size { .. } => "a size, such as \"50MiB\"".to_owned(),
             Self::Time { .. } => "a duration, such as \"5m\"".to_owned(),
             Self::Choice(names) => format!("one of {}", names().join(", ")),
@@ -46,7 +54,10 @@ impl Kind {
             Self::Text(words) => {
                 ["an ", "a ", "the "].iter().find_map(|article| words.strip_prefix(article)).unwrap_or(words).to_owned()
             }
+            Self::Flag => "`true`, `false`".to_owned(),
             Self::Count { min, max } => format!("whole number, {}", Range(min, max)),
+            Self::Integer { min, max } => format!("whole number, {}", Range(min, max)),
+            Self::CountOrOff { min, max } => format!("`\"off\"`, or a whole number, {}", Range(min, max)),
             Self::Size { min, max } => format!("size, {}", Range(min, max)),
             Self::Time { min, max } => format!("duration, {}", Range(min, max)),
             Self::Choice(names) => names().iter().map(|name| format!("`\"{name}\"`")).collect::<Vec<_>>().join(", "),
@@ -78,17 +89,28 @@ pub(crate) struct Key {
     pub(crate) doc: &'static str,
     /// Why its range is what it is, where that is not for a user to guess.
     pub(crate) because: Option<&'static str>,
+    /// When a change of it takes effect.
+    pub(crate) change: Change,
+}
+
+/// When a change of a key takes effect; what takes longer is the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Change {
+    /// When the file is read again.
+    Reload,
+    /// When the server is started again.
+    Restart,
 }
 
 impl Key {
     /// A key that may be left out.
     pub(crate) const fn new(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Self {
-        Self { name, kind, default: Some(default), doc, because: None }
+        Self { name, kind, default: Some(default), doc, because: None, change: Change::Reload }
     }
 
     /// A key that has to be given.
     pub(crate) const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Self {
-        Self { name, kind, default: None, doc, because: None }
+        Self { name, kind, default: None, doc, because: None, change: Change::Reload }
     }
 
     /// The table that a section of its own describes.
@@ -104,6 +126,12 @@ impl Key {
     /// Adds the reason of the range.
     pub(crate) const fn because(mut self, reason: &'static str) -> Self {
         self.because = Some(reason);
+        self
+    }
+
+    /// The same, where a change of it waits for the next start.
+    pub(crate) const fn at_restart(mut self) -> Self {
+        self.change = Change::Restart;
         self
     }
 

@@ -5,6 +5,9 @@
 //! reads them, and checks what has to fit together. It opens no file, asks no system for its name and looks up no
 //! certificate: what only the machine knows is checked where it is used.
 //!
+//! A running server reads its file again: [`Config::differences`] says what has changed, [`Fixed`] is what such a server
+//! keeps until it is started again, and [`Config::reloaded`] is what it runs with from then on.
+//!
 //! To add a key is one row in its file under `sections`, one line that reads it, one in `render` and one in
 //! `config/ringpost.toml`; tests fail until all of them are there.
 //!
@@ -28,6 +31,7 @@ mod keys;
 mod parse;
 mod reader;
 mod reference;
+mod reload;
 mod render;
 mod sections;
 mod suggest;
@@ -36,8 +40,9 @@ mod tests;
 mod value;
 
 pub use config::{
-    Admin, Certificate, Config, CoreLimits, CoreOverride, CoreUse, Cores, Limits, Listener, ListenerKind, Log,
-    LogFormat, LogLevel, Server, Target, TargetKind, Tls, TlsVersion,
+    Admin, Certificate, ClientCertificates, Config, CoreLimits, CoreOverride, CoreUse, Cores, Dns, Explain, Limits,
+    Listener, ListenerKind, Log, LogFormat, LogLevel, Server, Target, TargetKind, Tls, TlsStrength, TlsVersion,
 };
 pub use errors::{Error, Errors};
 pub use reference::markdown;
+pub use reload::{Fixed, FixedListener};

@@ -7,7 +7,7 @@ use crate::{
     config::Config,
     errors::{Errors, Fault, locate},
     reader::{Reader, Table},
-    sections::{ROOT, cores, limits, listener, route, server, storage},
+    sections::{ROOT, bans, cores, dns, limits, listener, route, screen, server, storage, tls},
 };
 use std::{collections::BTreeSet, ops::Range};
 use toml_edit::Document;
@@ -35,23 +35,41 @@ pub(crate) fn parse(text: &str) -> Result<(Config, BTreeSet<String>), Vec<Fault>
 }
 
 fn read(root: &Table<'_>) -> Config {
-    let server = server::server(root);
+    let (server, state_dir) = server::server(root);
     let (spool, inline_max) = storage::spool(root);
     let cores = cores::cores(root, &inline_max);
-    let (admin, admin_listen) = server::admin(root);
+    let (admin, admin_listen) = server::admin(root, &state_dir);
+    let (tls, tls_required) = tls::tls(root);
+    let around = listener::Around { using: &cores.using, admin: &admin_listen, tls_required: &tls_required };
+    let listeners = listener::listeners(root, &around);
     let session = limits::session(root, &server, &cores.using, &spool);
-    let (domains, targets) = route::routes(root);
+    let (domains, targets) = route::routes(root, &listeners);
+    let screen = screen::screen(root);
+    let watched =
+        bans::Watched { listeners: &listeners, ledger: &session.ledger, pregreet_wait: &screen.pregreet_wait };
+    let policy = ringpost_policy::Options {
+        domains,
+        hops_max: session.hops_max,
+        connections_soft_percent: session.connections_soft_percent,
+        banner_delay: session.banner_delay,
+        bans: bans::bans(root, &watched),
+        greylist: screen::greylist(root, &screen),
+        ledger: session.ledger,
+        screen: screen.options,
+    };
     Config {
         server,
-        listeners: listener::listeners(root, &cores.using, &admin_listen),
         cores,
-        tls: listener::tls(root),
+        listeners,
+        tls,
+        dns: dns::dns(root),
         limits: session.limits,
         smtp: session.smtp,
         spool,
         queue: storage::queue(root),
-        policy: ringpost_policy::Options { domains, hops_max: session.hops_max },
+        policy,
         targets,
+        explain: server::explain(root),
         admin,
         log: server::log(root),
     }

@@ -154,6 +154,10 @@ impl<'r> Entry<'r> {
         self.value.and_then(Value::as_integer)
     }
 
+    pub(crate) fn flag(&self) -> Option<bool> {
+        self.value.and_then(Value::as_bool)
+    }
+
     /// The trouble of a value of another type than wanted.
     pub(crate) fn wants(&self, wanted: &str) -> Trouble {
         let article = if self.found.starts_with(['a', 'i']) { "an" } else { "a" };
@@ -260,6 +264,27 @@ impl<'r> Table<'r> {
         self.setting(name, default, value::count)
     }
 
+    /// A whole number in the range of its row that fits 32 bits.
+    pub(crate) fn count_u32(&self, name: &'static str, default: u32) -> Setting<u32> {
+        self.count(name, default as usize).map(|number| u32::try_from(number).unwrap_or(u32::MAX))
+    }
+
+    /// A limit in the range of its row, where 0 is none.
+    pub(crate) fn limit(&self, name: &'static str, default: Option<u32>) -> Setting<Option<u32>> {
+        self.count_u32(name, default.unwrap_or(0)).map(|number| (number > 0).then_some(number))
+    }
+
+    /// A whole number in the range of its row, below zero too.
+    pub(crate) fn integer(&self, name: &'static str, default: i32) -> Setting<i32> {
+        let saturated = |number: i64| i32::try_from(number).unwrap_or(if number < 0 { i32::MIN } else { i32::MAX });
+        self.setting(name, i64::from(default), value::integer).map(saturated)
+    }
+
+    /// Yes or no.
+    pub(crate) fn flag(&self, name: &'static str, default: bool) -> Setting<bool> {
+        self.setting(name, default, value::flag)
+    }
+
     /// A number of bytes in the range of its row.
     pub(crate) fn size(&self, name: &'static str, default: ByteCount) -> Setting<ByteCount> {
         self.setting(name, default, value::size)
@@ -278,6 +303,16 @@ impl<'r> Table<'r> {
         })
     }
 
+    /// A string that passes a check, or none where it is empty.
+    pub(crate) fn optional(
+        &self,
+        name: &'static str,
+        check: impl FnOnce(&str) -> Result<(), Trouble>,
+    ) -> Setting<Option<String>> {
+        let text = self.text(name, "", |text| if text.is_empty() { Ok(()) } else { check(text) });
+        text.map(|text| (!text.is_empty()).then_some(text))
+    }
+
     /// A list. Elements at fault are left out of it, and make the list faulty.
     pub(crate) fn list<T>(
         &self,
@@ -294,6 +329,11 @@ impl<'r> Table<'r> {
             list.place = Place::Faulty;
         }
         list
+    }
+
+    /// Whether the file has a table as this key.
+    pub(crate) fn has_table(&self, name: &str) -> bool {
+        self.item(name).is_some_and(Item::is_table_like)
     }
 
     /// A table within this one. Where the file has none, every key of it has its default.

@@ -1,8 +1,8 @@
 //! The reference page of the config file, as Markdown, from the rows that the reader reads by.
 
 use crate::{
-    keys::{Key, Section},
-    sections::{ROOT, cores, limits, listener, route, server, storage},
+    keys::{Change, Key, Section},
+    sections::{ROOT, bans, cores, dns, limits, listener, route, screen, server, storage, tls},
 };
 use std::fmt::Write;
 
@@ -15,14 +15,22 @@ pub(crate) static SECTIONS: &[&Section] = &[
     &cores::OVERRIDE,
     &cores::OVERRIDE_LIMITS,
     &listener::LISTENER,
-    &listener::TLS,
-    &listener::CERTIFICATES,
+    &tls::TLS,
+    &tls::CERTIFICATES,
+    &dns::DNS,
     &limits::LIMITS,
     &limits::SMTP,
+    &bans::BANS,
+    &bans::RULE,
+    &screen::SCREEN,
+    &screen::LIST,
+    &screen::GREYLIST,
     &storage::SPOOL,
     &storage::QUEUE,
     &route::DOMAIN,
+    &route::RECIPIENTS_FILE,
     &route::TARGET,
+    &server::EXPLAIN,
     &server::ADMIN,
     &server::LOG,
 ];
@@ -35,7 +43,11 @@ every key at its default; `config/examples/` has the files of real deployments. 
 everything that is wrong with a file at once, and `ringpost config show` prints the effective config.
 
 The file is TOML. Every key may be left out unless its default is given as *required*; a key that is not on this page is
-an error. Changes take effect when the server is started again.
+an error.
+
+`ringpost reload` makes the running server read the file again. The column *change* says what becomes of a changed key
+then: with *reload* the new value holds from that moment on, with *restart* the running server keeps the old one
+and says so.
 
 - A **size** is a string with a unit, `\"4KiB\"`, `\"50MiB\"`, `\"8GiB\"` (powers of 1024), or a whole number of bytes.
 - A **duration** is a string with a unit: `\"500ms\"`, `\"30s\"`, `\"5m\"`, `\"4h\"`, `\"5d\"`.
@@ -61,15 +73,21 @@ fn table(page: &mut String, section: &Section) {
     if described.is_some_and(|first| first.path != section.path) {
         return;
     }
-    let _ = writeln!(page, "\n| key | type | default | meaning |\n| --- | --- | --- | --- |");
+    let _ = writeln!(page, "\n| key | type | default | change | meaning |\n| --- | --- | --- | --- | --- |");
     for key in section.keys {
         let (default, doc) = match key {
             key if key.is_table() => (String::new(), format!("See `{}`.", header_of(section, key))),
             Key { default: Some(default), doc, .. } => (format!("`{default}`"), (*doc).to_owned()),
             Key { default: None, doc, .. } => ("*required*".to_owned(), (*doc).to_owned()),
         };
+        let change = match (key.is_table(), key.change) {
+            (true, _) => "",
+            (false, Change::Reload) => "reload",
+            (false, Change::Restart) => "restart",
+        };
         let because = key.because.map(|because| format!(" {because}.")).unwrap_or_default();
-        let _ = writeln!(page, "| `{}` | {} | {default} | {doc}{because} |", key.name, key.kind.documented());
+        let _ =
+            writeln!(page, "| `{}` | {} | {default} | {change} | {doc}{because} |", key.name, key.kind.documented());
     }
 }
 

@@ -8,35 +8,33 @@ use crate::{
     keys::{Choice, name_of},
 };
 use ringpost_policy::Recipients;
-use std::fmt::{Display, Write};
+use std::{
+    fmt::{Display, Write},
+    net::Ipv4Addr,
+};
 use toml_edit::{Array, Value};
 
 impl Config {
     /// The config as TOML, every key written.
     pub fn render(&self) -> String {
         let mut page = Page::default();
-        self.render_process(&mut page);
+        self.render_server(&mut page);
         self.render_listeners(&mut page);
-        self.render_session(&mut page);
+        self.render_tls(&mut page);
+        self.render_limits(&mut page);
+        self.render_bans(&mut page);
+        self.render_screen(&mut page);
+        self.render_storage(&mut page);
         self.render_routes(&mut page);
+        self.render_observation(&mut page);
         page.text
     }
 
-    fn render_process(&self, page: &mut Page) {
+    fn render_server(&self, page: &mut Page) {
         page.section("[server]");
         page.text("hostname", &self.server.hostname);
         page.text("state_dir", &self.server.state_dir);
         page.quoted("drain_timeout", self.server.drain_timeout);
-
-        page.section("[admin]");
-        match self.admin.listen {
-            Some(address) => page.quoted("listen", address),
-            None => page.text("listen", "off"),
-        }
-
-        page.section("[log]");
-        page.choice("format", self.log.format);
-        page.choice("level", self.log.level);
 
         page.section("[cores]");
         match &self.cores.using {
@@ -58,35 +56,127 @@ impl Config {
             page.section("[[listener]]");
             page.text("name", &listener.name);
             page.choice("kind", listener.kind);
-            page.list("address", listener.address.iter().map(ToString::to_string));
+            page.texts("address", &listener.address);
             page.choice("tls", listener.tls);
+            page.texts("proxy_from", &listener.proxy_from);
+            page.texts("xclient_from", &listener.xclient_from);
+            page.texts("xforward_from", &listener.xforward_from);
+            page.bare("steer", listener.steer);
         }
+    }
 
+    fn render_tls(&self, page: &mut Page) {
         page.section("[tls]");
+        page.bare("required", self.tls.required);
         if self.tls.certificates.is_empty() {
             page.bare("certificates", "[]");
         }
         page.choice("min_version", self.tls.min_version);
+        page.bare("min_strength", self.tls.min_strength.bits());
+        page.bare("post_quantum", self.tls.post_quantum);
+        page.choice("client_certificates", self.tls.client_certificates);
+        page.optional("client_ca", self.tls.client_ca.as_deref());
         for certificate in &self.tls.certificates {
             page.section("[[tls.certificates]]");
             page.text("cert", &certificate.cert);
             page.text("key", &certificate.key);
+            page.optional("ocsp", certificate.ocsp.as_deref());
+        }
+
+        page.section("[dns]");
+        page.texts("servers", &self.dns.servers);
+        page.quoted("timeout", self.dns.timeout);
+        page.bare("attempts", self.dns.attempts);
+        page.bare("cache", self.dns.cache);
+    }
+
+    fn render_limits(&self, page: &mut Page) {
+        let (limits, smtp, policy, ledger) = (&self.limits, &self.smtp, &self.policy, &self.policy.ledger);
+        page.section("[limits]");
+        page.quoted("command_timeout", limits.command_timeout);
+        page.quoted("data_timeout", limits.data_timeout);
+        page.quoted("session_timeout", limits.session_timeout.unwrap_or_default());
+        page.bare("connections", limits.connections.unwrap_or(0));
+        page.bare("connections_soft", policy.connections_soft_percent);
+        page.quoted("banner_delay", policy.banner_delay);
+        for (key, limit) in [
+            ("connections_per_ip", ledger.connections_per_ip),
+            ("connections_per_network", ledger.connections_per_network),
+            ("connection_rate_per_ip", ledger.connection_rate_per_ip),
+            ("connection_rate_per_network", ledger.connection_rate_per_network),
+            ("messages_per_ip", ledger.messages_per_ip),
+            ("messages_per_network", ledger.messages_per_network),
+            ("recipients_per_ip", ledger.recipients_per_ip),
+            ("recipients_per_network", ledger.recipients_per_network),
+        ] {
+            page.bare(key, limit.unwrap_or(0));
+        }
+        page.quoted("bytes_per_ip", ledger.bytes_per_ip.unwrap_or_default());
+        page.quoted("bytes_per_network", ledger.bytes_per_network.unwrap_or_default());
+        page.bare("network_v4", ledger.networks.v4);
+        page.bare("network_v6", ledger.networks.v6);
+        page.quoted("message_size", smtp.message_size_max);
+        page.bare("recipients", smtp.recipients_max);
+        page.bare("messages_per_session", smtp.messages_per_session);
+        page.bare("errors_per_session", smtp.errors_max);
+        page.bare("unknown_recipients_per_session", smtp.unknown_recipients_max);
+        page.bare("commands_without_progress", smtp.commands_max);
+        page.bare("hops", policy.hops_max);
+
+        page.section("[smtp]");
+        page.choice("bare_newline", smtp.bare_newline);
+    }
+
+    fn render_bans(&self, page: &mut Page) {
+        let bans = &self.policy.bans;
+        page.section("[bans]");
+        page.texts("allow", &bans.allow);
+        let set = bans.nftables.as_ref();
+        let set = set.map(|set| format!("{} {} {} {}", set.family, set.table, set.set_v4, set.set_v6));
+        page.optional("nftables", set.as_deref());
+        for rule in &bans.rules {
+            page.section("[[bans.rule]]");
+            page.choice("offence", rule.offence);
+            page.bare("count", rule.count);
+            page.quoted("window", rule.window);
+            page.quoted("duration", rule.duration);
         }
     }
 
-    fn render_session(&self, page: &mut Page) {
-        page.section("[limits]");
-        page.quoted("command_timeout", self.limits.command_timeout);
-        page.quoted("data_timeout", self.limits.data_timeout);
-        page.bare("connections", self.limits.connections.unwrap_or(0));
-        page.quoted("message_size", self.smtp.message_size_max);
-        page.bare("recipients", self.smtp.recipients_max);
-        page.bare("errors_per_session", self.smtp.errors_max);
-        page.bare("hops", self.policy.hops_max);
+    fn render_screen(&self, page: &mut Page) {
+        let screen = &self.policy.screen;
+        page.section("[screen]");
+        page.quoted("pregreet_wait", screen.pregreet_wait);
+        page.quoted("deadline", screen.deadline);
+        page.or_off("score_tarpit", screen.score_tarpit);
+        page.or_off("score_greylist", screen.score_greylist);
+        page.or_off("score_reject", screen.score_reject);
+        page.quoted("tarpit_delay", screen.tarpit_delay);
+        page.bare("weight_pregreet", screen.weight_pregreet);
+        page.bare("weight_helo_malformed", screen.weight_helo_malformed);
+        page.bare("weight_helo_own_name", screen.weight_helo_own_name);
+        page.bare("weight_helo_literal", screen.weight_helo_literal);
+        page.bare("weight_helo_unresolved", screen.weight_helo_unresolved);
+        page.bare("weight_rdns_missing", screen.weight_rdns_missing);
+        page.bare("weight_rdns_unconfirmed", screen.weight_rdns_unconfirmed);
+        for list in &screen.lists {
+            page.section("[[screen.list]]");
+            page.text("zone", &list.zone);
+            page.bare("weight", list.weight);
+            page.texts("answers", list.answers.iter().map(|(first, last)| answers(*first, *last)));
+        }
 
-        page.section("[smtp]");
-        page.choice("bare_newline", self.smtp.bare_newline);
+        let greylist = &self.policy.greylist;
+        page.section("[greylist]");
+        page.choice("mode", greylist.mode);
+        page.quoted("delay", greylist.delay);
+        page.quoted("window", greylist.window);
+        page.quoted("lifetime", greylist.lifetime);
+        page.bare("network_passes", greylist.network_passes);
+        page.bare("entries", greylist.entries_max);
+    }
 
+    fn render_storage(&self, page: &mut Page) {
         page.section("[spool]");
         page.quoted("segment_size", self.spool.segment_size);
         page.quoted("inline_max", self.spool.inline_max);
@@ -105,8 +195,11 @@ impl Config {
             page.text("name", &domain.name);
             match &domain.recipients {
                 Recipients::Any => page.text("recipients", "any"),
-                Recipients::Listed(names) => page.list("recipients", names),
+                Recipients::Listed(names) => page.texts("recipients", names),
+                Recipients::File(path) => page.text("recipients.file", path),
             }
+            page.text("subaddress", &domain.subaddress.map(String::from).unwrap_or_default());
+            page.bare("tls_required", domain.tls_required);
             page.text("target", &domain.target);
         }
         for target in &self.targets {
@@ -121,6 +214,23 @@ impl Config {
             }
         }
     }
+
+    fn render_observation(&self, page: &mut Page) {
+        page.section("[explain]");
+        page.quoted("memory", self.explain.memory);
+
+        page.section("[admin]");
+        page.text("listen", &self.admin.listen.map_or_else(|| "off".to_owned(), |address| address.to_string()));
+        page.text("socket", self.admin.socket.as_deref().unwrap_or("off"));
+
+        page.section("[log]");
+        page.choice("format", self.log.format);
+        page.choice("level", self.log.level);
+    }
+}
+
+fn answers(first: Ipv4Addr, last: Ipv4Addr) -> String {
+    if first == last { first.to_string() } else { format!("{first}-{last}") }
 }
 
 fn core_limits(page: &mut Page, prefix: &str, limits: &CoreLimits) {
@@ -161,8 +271,22 @@ impl Page {
         self.bare(key, Value::from(value));
     }
 
-    fn list<S: Into<Value>>(&mut self, key: &str, values: impl IntoIterator<Item = S>) {
-        self.bare(key, values.into_iter().collect::<Array>());
+    /// A key with any text, empty where there is none.
+    fn optional(&mut self, key: &str, value: Option<&str>) {
+        self.text(key, value.unwrap_or_default());
+    }
+
+    /// A key with a list of texts.
+    fn texts(&mut self, key: &str, values: impl IntoIterator<Item: Display>) {
+        self.bare(key, values.into_iter().map(|value| value.to_string()).collect::<Array>());
+    }
+
+    /// A key with a number, or none.
+    fn or_off(&mut self, key: &str, value: Option<i32>) {
+        match value {
+            Some(number) => self.bare(key, number),
+            None => self.text(key, "off"),
+        }
     }
 }
 
@@ -170,6 +294,7 @@ impl Page {
 mod tests {
     use crate::Config;
 
+    #[track_caller]
     fn check(text: &str) {
         let config = Config::parse("f", text).unwrap_or_else(|errors| panic!("{errors}"));
         let rendered = config.render();
@@ -192,5 +317,35 @@ mod tests {
              [[target]]\nname = 'y'\nkind = 'discard'\n[admin]\nlisten = 'off'\n[log]\nformat = 'text'\nlevel = 'warn'",
         );
         check("cores.use = 3\ncores.limits.spool_backlog = 100001");
+    }
+
+    #[test]
+    fn what_defends_reads_back() {
+        check(
+            "[[listener]]\nname = 'l'\nkind = 'lmtp'\naddress = ['[::1]:24']\nproxy_from = ['10.0.0.0/8', '::1']\n\
+             xclient_from = ['::1']\nxforward_from = ['127.0.0.1']\nsteer = false\n\
+             [tls]\nrequired = true\nmin_strength = 256\npost_quantum = false\nclient_certificates = 'ask'\n\
+             client_ca = 'ä \"b'\n[[tls.certificates]]\ncert = 'a'\nkey = 'b'\nocsp = 'c'\n\
+             [dns]\nservers = ['::1', '127.0.0.1:54']\ntimeout = '99ms'\nattempts = 3\ncache = 7\n\
+             [limits]\nsession_timeout = '0s'\nconnections_per_ip = 1\nconnections_per_network = 2\n\
+             connection_rate_per_ip = 3\nconnection_rate_per_network = 4\nmessages_per_ip = 5\n\
+             messages_per_network = 6\nrecipients_per_ip = 7\nrecipients_per_network = 8\nbytes_per_ip = 9\n\
+             bytes_per_network = '1GiB'\nnetwork_v4 = 20\nnetwork_v6 = 56\nconnections_soft = 100\n\
+             banner_delay = '0s'\nmessages_per_session = 11\nunknown_recipients_per_session = 0\n\
+             commands_without_progress = 12",
+        );
+        check(
+            "[bans]\nallow = ['192.0.2.0/24']\nnftables = ' inet  a b c'\n[[bans.rule]]\noffence = 'limit'\ncount = 5\n\
+             window = '90s'\nduration = '8d'\n[[bans.rule]]\noffence = 'pregreet'\ncount = 1\nwindow = '1s'\n\
+             duration = '1m'\n[limits]\nbytes_per_ip = 5\n\
+             [screen]\npregreet_wait = '1500ms'\ndeadline = '1s'\nscore_tarpit = 1\nscore_greylist = 2\n\
+             score_reject = 3\ntarpit_delay = '1ms'\nweight_pregreet = 1\nweight_helo_malformed = 2\n\
+             weight_helo_own_name = 3\nweight_helo_literal = 4\nweight_helo_unresolved = 5\nweight_rdns_missing = 6\n\
+             weight_rdns_unconfirmed = -7\n[[screen.list]]\nzone = 'a.b'\nweight = -1\n\
+             answers = ['127.0.0.2', '127.0.0.3-127.0.1.0']\n[[screen.list]]\nzone = 'c.d'\nweight = 2\n\
+             [greylist]\nmode = 'suspicious'\ndelay = '1s'\nwindow = '2s'\nlifetime = '3s'\nnetwork_passes = 4\n\
+             entries = 500\n[[domain]]\nname = 'a.org'\nrecipients = { file = 'ä\"' }\nsubaddress = ''\n\
+             tls_required = true\ntarget = 'local'\n[explain]\nmemory = 0\n[admin]\nsocket = '/run/a \"b'",
+        );
     }
 }

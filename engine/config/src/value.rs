@@ -17,6 +17,43 @@ pub(crate) fn count(entry: &Entry<'_>, row: &Key) -> Result<usize, Trouble> {
     }
 }
 
+/// A whole number in the range of the row, below zero too.
+pub(crate) fn integer(entry: &Entry<'_>, row: &Key) -> Result<i64, Trouble> {
+    let number = entry.integer().ok_or_else(|| entry.wants(&row.kind.wants()))?;
+    match row.kind {
+        Kind::Integer { min, max } if !(min..=max).contains(&number) => {
+            Err(out_of_range(&number.to_string(), &Bounds(min, max), row))
+        }
+        _ => Ok(number),
+    }
+}
+
+/// A whole number in the range of the row, or none.
+pub(crate) fn count_or_off(entry: &Entry<'_>, row: &Key) -> Result<Option<u64>, Trouble> {
+    if let Some(text) = entry.text() {
+        let guess = suggest::nearest(text, ["off"]);
+        return if text == "off" {
+            Ok(None)
+        } else {
+            Err(Trouble::from(format!("{text:?} is not {}", row.kind.wants())).suggest(guess))
+        };
+    }
+    let number = entry.integer().ok_or_else(|| entry.wants(&row.kind.wants()))?;
+    let (min, max) = if let Kind::CountOrOff { min, max } = row.kind { (min, max) } else { (0, u64::MAX) };
+    match u64::try_from(number).ok().filter(|number| (min..=max).contains(number)) {
+        Some(number) => Ok(Some(number)),
+        None => Err(out_of_range(&number.to_string(), &Bounds(min, max), row)),
+    }
+}
+
+/// Yes or no.
+pub(crate) fn flag(entry: &Entry<'_>, row: &Key) -> Result<bool, Trouble> {
+    entry.flag().ok_or_else(|| {
+        let quotes = if entry.text().is_some() { " without quotes" } else { "" };
+        entry.wants(&format!("{}{quotes}", row.kind.wants()))
+    })
+}
+
 /// A number of bytes in the range of the row.
 pub(crate) fn size(entry: &Entry<'_>, row: &Key) -> Result<ByteCount, Trouble> {
     let size = match (entry.text(), entry.integer()) {

@@ -34,7 +34,8 @@ pub(crate) static CORES: Section = Section {
             r#""all""#,
             "`\"all\"` is every core that the process may run on, a number is how many of them, a list names CPUs by \
              number. Leave cores out for what else runs on the machine, such as a content filter.",
-        ),
+        )
+        .at_restart(),
         Key::table("limits"),
         Key::tables("override", "[[cores.override]]", ""),
     ],

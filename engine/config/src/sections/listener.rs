@@ -1,8 +1,8 @@
-//! `[[listener]]` and `[tls]`: where the server listens, and with which certificates.
+//! `[[listener]]`: where the server listens, what is spoken there, and whom it believes.
 
 use crate::{
     check,
-    config::{Certificate, CoreUse, Listener, ListenerKind, Tls, TlsVersion},
+    config::{CoreUse, Listener, ListenerKind},
     keys::{Choice, Key, Kind, Section, names},
     reader::{Setting, Table},
 };
@@ -13,7 +13,7 @@ pub(crate) static LISTENER: Section = Section {
     path: "listener",
     header: "[[listener]]",
     intro: "Where the server listens. Every core in use has a socket of its own on every address.",
-    stand_in: Some("[[listener]]\nname = \"mx\"\nkind = \"mx\"\naddress = [\"127.0.0.1:2525\"]\ntls = \"starttls\"\n"),
+    stand_in: Some("[[listener]]\nname = \"mx\"\naddress = [\"127.0.0.1:2525\"]\n"),
     keys: &[
         Key::new(
             "name",
@@ -21,19 +21,23 @@ pub(crate) static LISTENER: Section = Section {
             r#""mx""#,
             "The name in log lines, different for every listener: 1 to 64 letters, digits, `-`, `_` or \
              `.`.",
-        ),
+        )
+        .at_restart(),
         Key::new(
             "kind",
             Kind::Choice(names::<ListenerKind>),
             r#""mx""#,
-            "What is spoken there. `mx`: SMTP from other servers, for the domains of this file.",
-        ),
+            "What is spoken there, for the domains of this file. `mx`: SMTP from other servers. `lmtp`: LMTP (RFC \
+             2033) from a mail system of one's own, with a reply for each recipient; never on port 25.",
+        )
+        .at_restart(),
         Key::required(
             "address",
             Kind::Text("a list of IP addresses with ports, such as [\"127.0.0.1:2525\"]"),
             "The addresses. `0.0.0.0:25` and `[::]:25` are all addresses of the machine. Port 0, any free port, can \
              only be used on one core.",
-        ),
+        )
+        .at_restart(),
         Key::new(
             "tls",
             Kind::Choice(names::<TlsUse>),
@@ -41,49 +45,48 @@ pub(crate) static LISTENER: Section = Section {
             "`starttls` offers STARTTLS (RFC 3207), `starttls-required` refuses MAIL before it, `implicit` starts TLS \
              with the first byte (RFC 8314). An MX that requires TLS loses mail from senders without it.",
         ),
-    ],
-};
-
-pub(crate) static TLS: Section = Section {
-    path: "tls",
-    header: "[tls]",
-    intro: "Certificates and versions, for all listeners.",
-    stand_in: None,
-    keys: &[
-        Key::tables("certificates", "[[tls.certificates]]", ""),
         Key::new(
-            "min_version",
-            Kind::Choice(names::<TlsVersion>),
-            r#""1.2""#,
-            "The oldest version of TLS a client may speak. With `1.3`, senders that have only 1.2 fall back to plain \
-             text, or give up.",
+            "proxy_from",
+            Kind::Text(NETWORKS),
+            "[]",
+            "The load balancers in front. From these a PROXY header (version 1 or 2) is required, and the address it \
+             gives is the client's in everything; from all others it is an error. What is here can't be banned.",
         ),
+        Key::new(
+            "xclient_from",
+            Kind::Text(NETWORKS),
+            "[]",
+            "Who may use XCLIENT to speak for another client, whose address then counts: a filter in front, or a test. \
+             Whoever is here may pose as anybody.",
+        ),
+        Key::new(
+            "xforward_from",
+            Kind::Text(NETWORKS),
+            "[]",
+            "Who may use XFORWARD to say whose mail it hands on. That is only logged.",
+        ),
+        Key::new(
+            "steer",
+            Kind::Flag,
+            "true",
+            "Whether the kernel gives each connection to the core that counts for its network, so that cores rarely \
+             ask each other. With `proxy_from` it is off, whatever stands here: the kernel sees the proxy's address.",
+        )
+        .at_restart(),
     ],
 };
 
-pub(crate) static CERTIFICATES: Section = Section {
-    path: "tls.certificates",
-    header: "[[tls.certificates]]",
-    intro: "A certificate. A client is shown the one for the name it asks for, else the first. With none, a \
-            self-signed one is made in `server.state_dir`, which opportunistic senders accept.",
-    stand_in: Some("[tls]\ncertificates = []\n"),
-    keys: &[
-        Key::required(
-            "cert",
-            Kind::Text("a PEM file"),
-            "The PEM file of the certificate, followed by its intermediates.",
-        ),
-        Key::required(
-            "key",
-            Kind::Text("a PEM file"),
-            "The PEM file of its private key, readable by the server's user alone.",
-        ),
-    ],
-};
+const NETWORKS: &str = "a list of addresses and networks, such as [\"192.0.2.1\", \"2001:db8::/32\"]";
+
+/// Most networks of one list of a listener: each connection is compared with all of them, one by one.
+const NETWORKS_MAX: usize = 1000;
+
+/// The port of SMTP.
+const SMTP_PORT: u16 = 25;
 
 impl Choice for ListenerKind {
-    const ALL: &'static [(&'static str, Self)] = &[("mx", Self::Mx)];
-    const LATER: &'static [&'static str] = &["submission", "lmtp", "imap"];
+    const ALL: &'static [(&'static str, Self)] = &[("mx", Self::Mx), ("lmtp", Self::Lmtp)];
+    const LATER: &'static [&'static str] = &["submission", "imap"];
 }
 
 impl Choice for TlsUse {
@@ -95,12 +98,17 @@ impl Choice for TlsUse {
     ];
 }
 
-impl Choice for TlsVersion {
-    const ALL: &'static [(&'static str, Self)] = &[("1.2", Self::V12), ("1.3", Self::V13)];
+/// What the listeners have to go together with.
+pub(crate) struct Around<'a> {
+    pub(crate) using: &'a CoreUse,
+    /// `admin.listen`, which no listener may have too.
+    pub(crate) admin: &'a Setting<Option<SocketAddr>>,
+    /// `tls.required`, under which a listener without TLS takes no mail.
+    pub(crate) tls_required: &'a Setting<bool>,
 }
 
-/// Reads every `[[listener]]`. The address of `[admin]` and those of the listeners have to differ.
-pub(crate) fn listeners(root: &Table<'_>, using: &CoreUse, admin: &Setting<Option<SocketAddr>>) -> Vec<Listener> {
+/// Reads every `[[listener]]`.
+pub(crate) fn listeners(root: &Table<'_>, around: &Around<'_>) -> Vec<Listener> {
     let tables = root.tables("listener", &LISTENER);
     let reader = root.reader;
     reader.require(tables.value.as_ref().is_none_or(|tables| !tables.is_empty()), &[tables.spot()], || {
@@ -109,7 +117,7 @@ pub(crate) fn listeners(root: &Table<'_>, using: &CoreUse, admin: &Setting<Optio
     let Some(tables) = tables.value else { return vec![Listener::default()] };
     let (mut listeners, mut listener_names, mut addresses) = (Vec::new(), Vec::new(), Vec::new());
     for table in &tables {
-        let (listener, name, mut own) = listener(table, using);
+        let (listener, name, mut own) = listener(table, around);
         listeners.push(listener);
         listener_names.push(name);
         addresses.append(&mut own);
@@ -119,7 +127,7 @@ pub(crate) fn listeners(root: &Table<'_>, using: &CoreUse, admin: &Setting<Optio
     addresses.retain(|address| address.value.port() != 0);
     reader.distinct(&addresses, |address, earlier| format!("{address} is an address already, {earlier}"));
     for address in &addresses {
-        reader.require(admin.value != Some(address.value), &[address.spot(), admin.spot()], || {
+        reader.require(around.admin.value != Some(address.value), &[address.spot(), around.admin.spot()], || {
             format!("{} is the address of admin.listen", address.value)
         });
     }
@@ -128,14 +136,14 @@ pub(crate) fn listeners(root: &Table<'_>, using: &CoreUse, admin: &Setting<Optio
 
 type Address = Setting<SocketAddr>;
 
-fn listener(table: &Table<'_>, using: &CoreUse) -> (Listener, Setting<String>, Vec<Address>) {
+fn listener(table: &Table<'_>, around: &Around<'_>) -> (Listener, Setting<String>, Vec<Address>) {
     let default = Listener::default();
     let name = table.text("name", &default.name, check::name);
     let address = table.list("address", check::address);
     table.reader.require(!address.value.is_empty(), &[address.spot()], || {
         "the list is empty, wants one address at least".to_owned()
     });
-    let one_core = match using {
+    let one_core = match around.using {
         CoreUse::All => false,
         CoreUse::Count(count) => *count == 1,
         CoreUse::Ids(ids) => ids.len() == 1,
@@ -145,11 +153,27 @@ fn listener(table: &Table<'_>, using: &CoreUse) -> (Listener, Setting<String>, V
             "port 0 would be another port on every core; give a port, or set cores.use to 1".to_owned()
         });
     }
+    let kind = table.choice("kind", default.kind);
+    for address in &address.value {
+        // RFC 2033 section 5: a host that finds LMTP there would take it for SMTP.
+        let holds = kind.value != ListenerKind::Lmtp || address.value.port() != SMTP_PORT;
+        table.reader.require(holds, &[address.spot(), kind.spot()], || {
+            format!("port 25 is for SMTP, and {} is \"lmtp\"; give it another, such as 24", kind.key)
+        });
+    }
+    let (tls, required) = (table.choice("tls", default.tls), around.tls_required);
+    table.reader.require(!required.value || tls.value != TlsUse::Off, &[tls.spot(), required.spot()], || {
+        "it is \"off\" and tls.required is true, so that no mail could be taken there".to_owned()
+    });
     let listener = Listener {
         name: name.value.clone(),
-        kind: table.choice("kind", default.kind).value,
+        kind: kind.value,
         address: address.value.iter().map(|address| address.value).collect(),
-        tls: table.choice("tls", default.tls).value,
+        tls: tls.value,
+        proxy_from: check::networks(table, "proxy_from", NETWORKS_MAX),
+        xclient_from: check::networks(table, "xclient_from", NETWORKS_MAX),
+        xforward_from: check::networks(table, "xforward_from", NETWORKS_MAX),
+        steer: table.flag("steer", default.steer).value,
     };
     (listener, name, address.value)
 }
@@ -175,22 +199,10 @@ fn is_sound<T>(setting: &Setting<T>) -> bool {
     setting.place != crate::reader::Place::Faulty
 }
 
-pub(crate) fn tls(root: &Table<'_>) -> Tls {
-    let table = root.table("tls", &TLS);
-    let certificates = table.tables("certificates", &CERTIFICATES).value.unwrap_or_default();
-    let certificate = |table: Table<'_>| Certificate {
-        cert: table.text("cert", "", check::path).value,
-        key: table.text("key", "", check::path).value,
-    };
-    Tls {
-        certificates: certificates.into_iter().map(certificate).collect(),
-        min_version: table.choice("min_version", TlsVersion::default()).value,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use crate::{Config, TlsVersion, tests::check};
+    use crate::{Config, ListenerKind, tests::check};
+    use ringpost_base::Network;
     use ringpost_smtp::TlsUse;
 
     #[test]
@@ -198,17 +210,21 @@ mod tests {
         let config = Config::parse(
             "f",
             "[[listener]]\nname = 'a'\naddress = ['0.0.0.0:25', '[::]:25']\ntls = 'starttls-required'\n\
-             [[listener]]\nname = 'b'\nkind = 'mx'\naddress = ['192.0.2.1:465']\ntls = 'implicit'\n\
-             [tls]\nmin_version = '1.3'\ncertificates = [{ cert = 'c.pem', key = 'k.pem' }]",
+             proxy_from = ['10.0.0.0/8', '::1']\n\
+             [[listener]]\nname = 'b'\nkind = 'lmtp'\naddress = ['192.0.2.1:24']\ntls = 'implicit'\n\
+             xclient_from = ['127.0.0.1']\nxforward_from = ['127.0.0.2']\nsteer = true\n\
+             [[listener]]\nname = 'c'\nkind = 'mx'\naddress = ['192.0.2.1:26']\nsteer = false",
         );
-        let config = config.expect("the text has no fault");
-        assert_eq!(config.listeners[0].address.len(), 2);
-        assert_eq!(config.listeners[1].tls, TlsUse::Implicit);
-        assert_eq!(config.tls.min_version, TlsVersion::V13);
-        assert_eq!(
-            (config.tls.certificates[0].cert.as_str(), config.tls.certificates[0].key.as_str()),
-            ("c.pem", "k.pem")
-        );
+        let listeners = config.expect("the text has no fault").listeners;
+        assert_eq!(listeners[0].address.len(), 2);
+        assert_eq!((listeners[0].kind, listeners[1].kind), (ListenerKind::Mx, ListenerKind::Lmtp));
+        assert_eq!((listeners[0].tls, listeners[1].tls), (TlsUse::StarttlsRequired, TlsUse::Implicit));
+        let texts = |networks: &[Network]| networks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        assert_eq!(texts(&listeners[0].proxy_from), "10.0.0.0/8 ::1");
+        assert_eq!(texts(&listeners[1].xclient_from), "127.0.0.1");
+        assert_eq!(texts(&listeners[1].xforward_from), "127.0.0.2");
+        let steered: Vec<_> = listeners.iter().map(|listener| (listener.steer, listener.is_steered())).collect();
+        assert_eq!(steered, [(true, false), (true, true), (false, false)]);
         for one in ["1", "[7]"] {
             let text = format!("cores.use = {one}\nlistener = [{{ address = ['127.0.0.1:0', '127.0.0.1:0'] }}]");
             assert!(Config::parse("f", &text).is_ok(), "port 0 on one core");
@@ -216,12 +232,53 @@ mod tests {
     }
 
     #[test]
+    fn faults_of_whom_a_listener_believes() {
+        check(
+            "[[listener]]\naddress = ['127.0.0.1:24']\nproxy_from = '10.0.0.1'\nxclient_from = ['10.0.0.300']\n\
+             xforward_from = ['::1', '::1/128']\nsteer = 'no'",
+            &[
+                "f:3:14: listener[0].proxy_from: found a string, wants a list of addresses and networks, such as \
+                 [\"192.0.2.1\", \"2001:db8::/32\"]",
+                "f:4:17: listener[0].xclient_from[0]: \"10.0.0.300\" is not an address or network, such as \
+                 \"192.0.2.1\" or \"192.0.2.0/24\"",
+                "f:5:25: listener[0].xforward_from[1]: ::1 is in the list already, as listener[0].xforward_from[0]",
+                "f:6:9: listener[0].steer: found a string, wants true or false without quotes",
+            ],
+        );
+        let many: Vec<_> = (0..=1000).map(|n| format!("'10.0.{}.{}'", n / 256, n % 256)).collect();
+        check(
+            &format!("[[listener]]\naddress = ['127.0.0.1:24']\nproxy_from = [{}]", many.join(",")),
+            &["f:3:14: listener[0].proxy_from: 1001 networks are more than 1000; join them to larger ones"],
+        );
+    }
+
+    #[test]
+    fn lmtp_on_the_port_of_smtp() {
+        check(
+            "[[listener]]\naddress = ['127.0.0.1:24', '127.0.0.1:25']\nkind = 'lmtp'",
+            &["f:2:28: listener[0].address[1]: port 25 is for SMTP, and listener[0].kind is \"lmtp\"; give it \
+             another, such as 24"],
+        );
+    }
+
+    #[test]
+    fn tls_that_is_required_and_off() {
+        let off = "[[listener]]\nname = 'a'\naddress = ['127.0.0.1:24']\ntls = 'off'";
+        check(
+            &format!("tls.required = true\n{off}"),
+            &["f:5:7: listener[0].tls: it is \"off\" and tls.required is true, so that no mail could be \
+             taken there"],
+        );
+        check(off, &[]);
+    }
+
+    #[test]
     fn faults_of_a_listener() {
         check(
-            "[[listener]]\nname = 'm x'\nkind = 'lmtp'\naddress = '127.0.0.1:25'\ntls = \"startls\"",
+            "[[listener]]\nname = 'm x'\nkind = 'imap'\naddress = '127.0.0.1:25'\ntls = \"startls\"",
             &[
                 "f:2:8: listener[0].name: \"m x\" is not a name: 1 to 64 letters, digits, \"-\", \"_\" or \".\"",
-                "f:3:8: listener[0].kind: \"lmtp\" is not available in this version, which has mx",
+                "f:3:8: listener[0].kind: \"imap\" is not available in this version, which has mx, lmtp",
                 "f:4:11: listener[0].address: found a string, wants a list of IP addresses with ports, such as \
              [\"127.0.0.1:2525\"]",
                 "f:5:7: listener[0].tls: \"startls\" is not one of off, starttls, starttls-required, implicit; did \
@@ -231,7 +288,7 @@ mod tests {
         check(
             "[[listener]]\nname = 'a'\nkind = 'mz'\naddress = ['localhost:25', 25, '127.0.0.1:0']",
             &[
-                "f:3:8: listener[0].kind: \"mz\" is not one of mx; did you mean \"mx\"?",
+                "f:3:8: listener[0].kind: \"mz\" is not one of mx, lmtp; did you mean \"mx\"?",
                 "f:4:12: listener[0].address[0]: \"localhost:25\" is not an IP address and port, such as \
              \"127.0.0.1:2525\" or \"[::1]:2525\"",
                 "f:4:28: listener[0].address[1]: found an integer, wants an IP address and port, such as \
@@ -248,7 +305,8 @@ mod tests {
             "[[listener]]\naddress = []\nport = 25",
             &[
                 "f:2:11: listener[0].address: the list is empty, wants one address at least",
-                "f:3:1: listener[0].port: unknown key; [[listener]] takes name, kind, address, tls",
+                "f:3:1: listener[0].port: unknown key; [[listener]] takes name, kind, address, tls, proxy_from, \
+                 xclient_from, xforward_from, steer",
             ],
         );
         check(
@@ -271,28 +329,6 @@ mod tests {
                 "f:9:1: listener[3].address: missing, wants a list of IP addresses with ports, such as \
                  [\"127.0.0.1:2525\"]",
                 "f:9:1: listener[3].name: missing, and the default \"mx\" is the name of a listener already",
-            ],
-        );
-    }
-
-    #[test]
-    fn faults_of_tls() {
-        check(
-            "[tls]\ncertificates = [{ cert = 'a' }, { key = '' }, 'x']\nmin_version = 1.3",
-            &[
-                "f:2:17: tls.certificates[0].key: missing, wants a PEM file",
-                "f:2:33: tls.certificates[1].cert: missing, wants a PEM file",
-                "f:2:41: tls.certificates[1].key: the path is empty",
-                "f:2:47: tls.certificates[2]: found a string, wants a table",
-                "f:3:15: tls.min_version: found a float, wants one of 1.2, 1.3",
-            ],
-        );
-        check(
-            "[[tls.certificates]]\ncert = 'a'\nkye = 'b'\n[tls]\nmin_version = '1.1'",
-            &[
-                "f:1:1: tls.certificates[0].key: missing, wants a PEM file",
-                "f:3:1: tls.certificates[0].kye: unknown key; did you mean \"key\"?",
-                "f:5:15: tls.min_version: \"1.1\" is not one of 1.2, 1.3; did you mean \"1.2\"?",
             ],
         );
     }

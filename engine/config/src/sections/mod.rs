@@ -2,12 +2,16 @@
 //!
 //! Each file here lists the keys of its sections, reads them, and checks what has to fit together.
 
+pub(crate) mod bans;
 pub(crate) mod cores;
+pub(crate) mod dns;
 pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod route;
+pub(crate) mod screen;
 pub(crate) mod server;
 pub(crate) mod storage;
+pub(crate) mod tls;
 
 use crate::keys::{Key, Section};
 
@@ -22,12 +26,17 @@ pub(crate) static ROOT: Section = Section {
         Key::table("cores"),
         Key::tables("listener", "[[listener]]", ""),
         Key::table("tls"),
+        Key::table("dns"),
         Key::table("limits"),
         Key::table("smtp"),
+        Key::table("bans"),
+        Key::table("screen"),
+        Key::table("greylist"),
         Key::table("spool"),
         Key::table("queue"),
         Key::tables("domain", "[[domain]]", ""),
         Key::tables("target", "[[target]]", ""),
+        Key::table("explain"),
         Key::table("admin"),
         Key::table("log"),
     ],

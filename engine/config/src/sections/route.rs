@@ -2,20 +2,21 @@
 
 use crate::{
     check,
-    config::{MAILDIR_PATH, Target, TargetKind, domain_default},
+    config::{Listener, MAILDIR_PATH, Target, TargetKind, domain_default},
     keys::{Choice, Key, Kind, Section, names},
     reader::{Entry, Place, Reader, Setting, Table, Trouble, elements},
     sections::listener::distinct_names,
     suggest,
 };
 use ringpost_policy::{Domain, Recipients};
+use ringpost_smtp::TlsUse;
 use std::ops::Range;
 
 pub(crate) static DOMAIN: Section = Section {
     path: "domain",
     header: "[[domain]]",
     intro: "A domain that mail is accepted for. For all others RCPT gets 550 5.7.1.",
-    stand_in: Some("[[domain]]\nname = \"example.com\"\nrecipients = \"any\"\ntarget = \"local\"\n"),
+    stand_in: Some("[[domain]]\nname = \"example.com\"\ntarget = \"local\"\n"),
     keys: &[
         Key::required(
             "name",
@@ -26,11 +27,39 @@ pub(crate) static DOMAIN: Section = Section {
             "recipients",
             Kind::Text(RECIPIENTS),
             r#""any""#,
-            "Who exists in it: `\"any\"`, every local part, or a list of local parts, compared without regard to ASCII \
-             case. List them where you can: mail for others is then refused, instead of being accepted for nobody.",
+            "Who exists in it: `\"any\"`, every local part; a list of local parts, compared without regard to ASCII \
+             case; or `{ file = \"PATH\" }`, see `[domain.recipients]`. Say who exists where you can: mail for others \
+             is then refused, instead of being accepted for nobody.",
+        ),
+        Key::new(
+            "subaddress",
+            Kind::Text("one character, or \"\""),
+            r#""+""#,
+            "What separates a local part from a detail of it, as in `alice+lists`, which exists where `alice` does. \
+             Empty: nothing does.",
+        ),
+        Key::new(
+            "tls_required",
+            Kind::Flag,
+            "false",
+            "Whether its mail is taken over TLS only: without it RCPT gets 530 5.7.0.",
         ),
         Key::required("target", Kind::Text("the name of a target"), "The `[[target]]` that its mail goes to."),
     ],
+};
+
+pub(crate) static RECIPIENTS_FILE: Section = Section {
+    path: "domain.recipients",
+    header: "[domain.recipients]",
+    intro: "Who exists in a domain, as a file, usually written as `recipients = { file = \"PATH\" }`. A line is a local \
+            part, a pattern with `*`, or an alias, `info: alice, bob@example.org`; `#` begins a comment. The file is \
+            read again with the config.",
+    stand_in: None,
+    keys: &[Key::required(
+        "file",
+        Kind::Text("a file"),
+        "The file, relative to the working directory. A fault in it is an error of the start, or of the reload.",
+    )],
 };
 
 pub(crate) static TARGET: Section = Section {
@@ -60,7 +89,10 @@ pub(crate) static TARGET: Section = Section {
     ],
 };
 
-const RECIPIENTS: &str = "\"any\", or a list of local parts, such as [\"alice\", \"bob\"]";
+const RECIPIENTS: &str = "\"any\", a list of local parts, such as [\"alice\", \"bob\"], or { file = \"PATH\" }";
+
+/// What a local part may have without quotes that is neither a letter nor a digit (RFC 5321 section 4.1.2).
+const SEPARATORS: &str = "!#$%&'*+-/=?^_`{|}~";
 
 const PLACEHOLDERS: [&str; 3] = ["domain", "local", "address"];
 
@@ -77,7 +109,7 @@ impl Choice for KindName {
 }
 
 /// Reads every `[[domain]]` and `[[target]]`. Every domain's target is among the targets.
-pub(crate) fn routes(root: &Table<'_>) -> (Vec<Domain>, Vec<Target>) {
+pub(crate) fn routes(root: &Table<'_>, listeners: &[Listener]) -> (Vec<Domain>, Vec<Target>) {
     let reader = root.reader;
     let domain_tables = root.tables("domain", &DOMAIN);
     let target_tables = root.tables("target", &TARGET);
@@ -105,13 +137,23 @@ pub(crate) fn routes(root: &Table<'_>) -> (Vec<Domain>, Vec<Target>) {
     let mut domain_names = Vec::new();
     for table in tables {
         let name = table.text("name", "", check::domain).map(|name| name.to_lowercase());
-        let recipients = table.setting("recipients", Recipients::Any, |entry, _| recipients(reader, entry));
         let target = table.text("target", "", |_| Ok(()));
+        let tls_required = table.flag("tls_required", false);
+        let reachable = listeners.iter().any(|listener| listener.tls != TlsUse::Off);
+        reader.require(reachable || !tls_required.value, &[tls_required.spot()], || {
+            "no listener has TLS, so that no mail could be taken for the domain".to_owned()
+        });
         let known = target_names.contains(&target.value);
         if targets_sound && !known {
             no_such_target(reader, &target, &target_names);
         }
-        domains.push(Domain { name: name.value.clone(), recipients: recipients.value, target: target.value });
+        domains.push(Domain {
+            name: name.value.clone(),
+            recipients: recipients(table),
+            subaddress: subaddress(table),
+            tls_required: tls_required.value,
+            target: target.value,
+        });
         domain_names.push(name);
     }
     reader.distinct(&domain_names, |name, earlier| format!("{name:?} is a domain already, {earlier}"));
@@ -189,7 +231,30 @@ fn raw_brace(raw: &str, at: usize, path: &str) -> Option<Range<usize>> {
     raw.bytes().enumerate().filter(is_brace).nth(nth).map(|(n, _)| n..n + 1)
 }
 
-fn recipients<'r>(reader: &'r Reader<'r>, entry: &Entry<'r>) -> Result<Recipients, Trouble> {
+fn subaddress(table: &Table<'_>) -> Option<char> {
+    let default = Domain::default().subaddress;
+    let setting = table.setting("subaddress", default, |entry, row| {
+        let text = entry.text().ok_or_else(|| entry.wants(&row.kind.wants()))?;
+        let mut characters = text.chars();
+        match (characters.next(), characters.next()) {
+            (None, _) => Ok(None),
+            (Some(only), None) if SEPARATORS.contains(only) => Ok(Some(only)),
+            (Some(_), None) => Err(format!("{text:?} does not separate; what does is one of {SEPARATORS}").into()),
+            _ => Err(format!("{text:?} is more than one character").into()),
+        }
+    });
+    setting.value
+}
+
+fn recipients(table: &Table<'_>) -> Recipients {
+    if table.has_table("recipients") {
+        let table = table.table("recipients", &RECIPIENTS_FILE);
+        return Recipients::File(table.text("file", "", check::path).value);
+    }
+    table.setting("recipients", Recipients::Any, |entry, _| recipients_here(table.reader, entry)).value
+}
+
+fn recipients_here<'r>(reader: &'r Reader<'r>, entry: &Entry<'r>) -> Result<Recipients, Trouble> {
     if let Some(text) = entry.text() {
         return match text {
             "any" => Ok(Recipients::Any),
@@ -220,7 +285,10 @@ mod tests {
         let config = Config::parse(
             "f",
             "[[domain]]\nname = 'Bücher.Example'\ntarget = 'b'\n\
-             [[domain]]\nname = 'Example.ORG'\nrecipients = ['Alice', 'bob']\ntarget = 'a'\n\
+             [[domain]]\nname = 'Example.ORG'\nrecipients = ['Alice', 'bob']\ntarget = 'a'\nsubaddress = ''\n\
+             [[domain]]\nname = 'c.org'\nrecipients = { file = 'c.txt' }\ntarget = 'a'\nsubaddress = '-'\n\
+             [[domain]]\nname = 'd.org'\nrecipients.file = '/d'\ntarget = 'a'\ntls_required = true\n\
+             [[domain]]\nname = 'e.org'\ntarget = 'a'\n[domain.recipients]\nfile = 'e'\n\
              [[target]]\nname = 'a'\nkind = 'maildir'\npath = '/srv/{address}/Mail'\n\
              [[target]]\nname = 'b'\nkind = 'discard'\n[[target]]\nname = 'c'\nkind = 'maildir'",
         );
@@ -229,6 +297,12 @@ mod tests {
         assert_eq!(config.policy.domains[0].recipients, Recipients::Any);
         assert_eq!(config.policy.domains[1].name, "example.org");
         assert_eq!(config.policy.domains[1].recipients, Recipients::Listed(vec!["Alice".into(), "bob".into()]));
+        let file = |path: &str| Recipients::File(path.into());
+        let files: Vec<_> = config.policy.domains[2..].iter().map(|domain| domain.recipients.clone()).collect();
+        assert_eq!(files, [file("c.txt"), file("/d"), file("e")]);
+        let separators: Vec<_> = config.policy.domains.iter().map(|domain| domain.subaddress).collect();
+        assert_eq!(separators, [Some('+'), None, Some('-'), Some('+'), Some('+')]);
+        assert_eq!(config.policy.domains.iter().filter(|domain| domain.tls_required).count(), 1);
         assert_eq!(config.targets[0].kind, TargetKind::Maildir { path: "/srv/{address}/Mail".into() });
         assert_eq!(config.targets[1].kind, TargetKind::Discard);
         assert_eq!(config.targets[2].kind, TargetKind::Maildir { path: "mail/{domain}/{local}".into() });
@@ -241,8 +315,8 @@ mod tests {
             &[
                 "f:1:1: domain[0].name: missing, wants a domain name",
                 "f:1:1: domain[0].target: missing, wants the name of a target",
-                "f:2:14: domain[0].recipients: \"all\" is not \"any\", or a list of local parts, such as [\"alice\", \
-             \"bob\"]",
+                "f:2:14: domain[0].recipients: \"all\" is not \"any\", a list of local parts, such as [\"alice\", \
+             \"bob\"], or { file = \"PATH\" }",
                 "f:4:8: domain[1].name: \"a..b\" is not a domain: it has an empty label",
                 "f:5:14: domain[1].recipients: the list is empty, so that nobody would get mail; leave the [[domain]] \
              out instead",
@@ -268,6 +342,28 @@ mod tests {
                 "f:1:10: domain: the list is empty; leave it out for the default, or give one domain at least",
                 "f:2:10: target: the list is empty; leave it out for the default, or give one target at least",
             ],
+        );
+    }
+
+    #[test]
+    fn faults_of_what_a_domain_asks_for() {
+        check(
+            "[[domain]]\nname = 'a.org'\ntarget = 'local'\nsubaddress = '+-'\ntls_required = 'true'\n\
+             recipients = { fil = 'x' }\n\
+             [[domain]]\nname = 'b.org'\ntarget = 'local'\nsubaddress = 'x'\nrecipients = { file = '' }",
+            &[
+                "f:4:14: domain[0].subaddress: \"+-\" is more than one character",
+                "f:5:16: domain[0].tls_required: found a string, wants true or false without quotes",
+                "f:6:14: domain[0].recipients.file: missing, wants a file",
+                "f:6:16: domain[0].recipients.fil: unknown key; did you mean \"file\"?",
+                "f:10:14: domain[1].subaddress: \"x\" does not separate; what does is one of !#$%&'*+-/=?^_`{|}~",
+                "f:11:23: domain[1].recipients.file: the path is empty",
+            ],
+        );
+        check(
+            "listener = [{ address = ['127.0.0.1:25'], tls = 'off' }]\n[[domain]]\nname = 'a.org'\ntarget = 'local'\n\
+             tls_required = true",
+            &["f:5:16: domain[0].tls_required: no listener has TLS, so that no mail could be taken for the domain"],
         );
     }
 

@@ -1,12 +1,12 @@
-//! `[server]`, `[admin]` and `[log]`: the process as a whole.
+//! `[server]`, `[explain]`, `[admin]` and `[log]`: the process as a whole.
 
 use crate::{
     check,
-    config::{Admin, Log, LogFormat, LogLevel, Server},
+    config::{Admin, Explain, Log, LogFormat, LogLevel, Server},
     keys::{Choice, Key, Kind, Section, names},
     reader::{Setting, Table, Trouble},
 };
-use ringpost_base::Span;
+use ringpost_base::{ByteCount, Span};
 use std::net::SocketAddr;
 
 pub(crate) static SERVER: Section = Section {
@@ -28,7 +28,8 @@ pub(crate) static SERVER: Section = Section {
             r#""ringpost-state""#,
             "Where the spool, a self-signed certificate and relative mail paths live. Relative to the working \
              directory; give an absolute path in a deployment, on a disk with power-loss protection.",
-        ),
+        )
+        .at_restart(),
         Key::new(
             "drain_timeout",
             Kind::Time { min: Span::millis(1), max: DAY },
@@ -39,17 +40,44 @@ pub(crate) static SERVER: Section = Section {
     ],
 };
 
+pub(crate) static EXPLAIN: Section = Section {
+    path: "explain",
+    header: "[explain]",
+    intro: "What is kept of recent sessions, so that `ringpost explain ID` can say what was decided, and why.",
+    stand_in: None,
+    keys: &[Key::new(
+        "memory",
+        Kind::Size { min: ByteCount(0), max: ByteCount::gib(1) },
+        r#""4MiB""#,
+        "The memory of each core for it: 4 MiB hold some thousands of sessions, and the oldest go first. 0: nothing \
+         is kept.",
+    )],
+};
+
 pub(crate) static ADMIN: Section = Section {
     path: "admin",
     header: "[admin]",
-    intro: "Health and metrics, over HTTP.",
+    intro: "Health and metrics over HTTP, and the socket that the commands talk to.",
     stand_in: None,
-    keys: &[Key::new(
-        "listen",
-        Kind::Text(ADDRESS_OR_OFF),
-        r#""127.0.0.1:8025""#,
-        "The address they are served at. There is no authentication: open it to the network of the monitoring at most.",
-    )],
+    keys: &[
+        Key::new(
+            "listen",
+            Kind::Text(ADDRESS_OR_OFF),
+            r#""127.0.0.1:8025""#,
+            "The address that health and metrics are served at. There is no authentication: open it to the network of \
+             the monitoring at most.",
+        )
+        .at_restart(),
+        Key::new(
+            "socket",
+            Kind::Text(SOCKET_OR_OFF),
+            r#""ringpost.sock""#,
+            "The unix socket of the API, which `ringpost ban`, `explain`, `reload` and `status` talk to; relative to \
+             `server.state_dir`. Only the server's user and root may use it. `\"off\"`: there is none, and these \
+             commands have nobody to ask.",
+        )
+        .at_restart(),
+    ],
 };
 
 pub(crate) static LOG: Section = Section {
@@ -76,6 +104,11 @@ pub(crate) static LOG: Section = Section {
 
 const ADDRESS_OR_OFF: &str = "an IP address and port, such as \"127.0.0.1:8025\", or \"off\"";
 
+const SOCKET_OR_OFF: &str = "a path, or \"off\"";
+
+/// Longest path of a unix socket: the kernel has 108 bytes for it, the last of them zero.
+const SOCKET_PATH_MAX: usize = 107;
+
 /// Longest duration of anything that a session or a stop waits for.
 pub(crate) const DAY: Span = Span::seconds(86_400);
 
@@ -93,26 +126,50 @@ impl Choice for LogLevel {
     ];
 }
 
-pub(crate) fn server(root: &Table<'_>) -> Server {
+/// `[server]`, and the setting of its state directory, which the path of the socket begins with.
+pub(crate) fn server(root: &Table<'_>) -> (Server, Setting<String>) {
     let table = root.table("server", &SERVER);
     let default = Server::default();
-    Server {
+    let state_dir = table.text("state_dir", &default.state_dir, check::path);
+    let server = Server {
         hostname: table.text("hostname", &default.hostname, check::hostname).value,
-        state_dir: table.text("state_dir", &default.state_dir, check::path).value,
+        state_dir: state_dir.value.clone(),
         drain_timeout: table.time("drain_timeout", default.drain_timeout).value,
-    }
+    };
+    (server, state_dir)
+}
+
+pub(crate) fn explain(root: &Table<'_>) -> Explain {
+    Explain { memory: root.table("explain", &EXPLAIN).size("memory", Explain::default().memory).value }
 }
 
 /// `[admin]`, and the setting of its address, for the listeners to be compared with.
-pub(crate) fn admin(root: &Table<'_>) -> (Admin, Setting<Option<SocketAddr>>) {
-    let listen = root.table("admin", &ADMIN).setting("listen", Admin::default().listen, |entry, row| {
+pub(crate) fn admin(root: &Table<'_>, state_dir: &Setting<String>) -> (Admin, Setting<Option<SocketAddr>>) {
+    let (table, default) = (root.table("admin", &ADMIN), Admin::default());
+    let listen = table.setting("listen", default.listen, |entry, row| {
         let text = entry.text().ok_or_else(|| entry.wants(&row.kind.wants()))?;
         if text == "off" {
             return Ok(None);
         }
         text.parse().map(Some).map_err(|_| Trouble::from(format!("{text:?} is not {ADDRESS_OR_OFF}")))
     });
-    (Admin { listen: listen.value }, listen)
+    let socket = table.text("socket", &default.socket.unwrap_or_default(), check::path);
+    let length = match socket.value.as_str() {
+        path if path.starts_with('/') => path.len(),
+        path => state_dir.value.len() + 1 + path.len(),
+    };
+    table.reader.require(
+        socket.value == "off" || length <= SOCKET_PATH_MAX,
+        &[socket.spot(), state_dir.spot()],
+        || {
+            format!(
+                "the path of admin.socket has {length} bytes, with server.state_dir where it begins with that; the \
+                 kernel takes {SOCKET_PATH_MAX}"
+            )
+        },
+    );
+    let admin = Admin { listen: listen.value, socket: (socket.value != "off").then_some(socket.value) };
+    (admin, listen)
 }
 
 pub(crate) fn log(root: &Table<'_>) -> Log {
@@ -124,7 +181,7 @@ pub(crate) fn log(root: &Table<'_>) -> Log {
 #[cfg(test)]
 mod tests {
     use crate::{Config, LogFormat, LogLevel, tests::check};
-    use ringpost_base::Span;
+    use ringpost_base::{ByteCount, Span};
 
     #[test]
     fn faults() {
@@ -162,6 +219,10 @@ mod tests {
              or \"off\""],
         );
         check(
+            "explain.memory = '2GiB'\nadmin.socket = ''",
+            &["f:1:18: explain.memory: '2GiB' is out of range: 0 to 1GiB", "f:2:16: admin.socket: the path is empty"],
+        );
+        check(
             "[log]\nformat = 'jsonl'\nlevel = 3",
             &[
                 "f:2:10: log.format: \"jsonl\" is not one of auto, json, text; did you mean \"json\"?",
@@ -171,16 +232,34 @@ mod tests {
     }
 
     #[test]
+    fn the_path_of_a_socket_fits_the_kernel() {
+        let path = format!("/{}", "a".repeat(106));
+        check(&format!("admin.socket = '{path}'"), &[]);
+        check(
+            &format!("admin.socket = '{path}a'"),
+            &["f:1:16: admin.socket: the path of admin.socket has 108 bytes, with server.state_dir where it begins \
+             with that; the kernel takes 107"],
+        );
+        check(&format!("server.state_dir = '{}'", &path[..93]), &[]);
+        check(
+            &format!("server.state_dir = '{}'", &path[..94]),
+            &["f:1:20: server.state_dir: the path of admin.socket has 108 bytes, with server.state_dir where it \
+             begins with that; the kernel takes 107"],
+        );
+        check(&format!("server.state_dir = '{path}'\nadmin.socket = 'off'"), &[]);
+    }
+
+    #[test]
     fn values() {
         let config = Config::parse(
             "f",
             "server = { hostname = 'mx.example.org', state_dir = '/var/lib/x', drain_timeout = '2m' }\n\
-             admin.listen = 'off'\nlog = { format = 'json', level = 'trace' }",
+             admin = { listen = 'off', socket = 'off' }\nexplain.memory = 0\nlog = { format = 'json', level = 'trace' }",
         );
         let config = config.expect("the text has no fault");
         assert_eq!(config.server.hostname, "mx.example.org");
         assert_eq!(config.server.drain_timeout, Span::seconds(120));
-        assert_eq!(config.admin.listen, None);
+        assert_eq!((config.admin.listen, config.admin.socket, config.explain.memory), (None, None, ByteCount(0)));
         assert_eq!((config.log.format, config.log.level), (LogFormat::Json, LogLevel::Trace));
     }
 }

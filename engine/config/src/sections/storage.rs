@@ -18,28 +18,32 @@ pub(crate) static SPOOL: Section = Section {
             r#""16MiB""#,
             "The size of a file of the log: a multiple of 4096, at least four times `inline_max` and twice \
              `batch_max`. Larger ones are recycled less often and hold on to space longer.",
-        ),
+        )
+        .at_restart(),
         Key::new(
             "inline_max",
             Kind::Size { min: ByteCount::kib(4), max: ByteCount::mib(4) },
             r#""256KiB""#,
             "A message up to this size is written into the log; a larger one into a file of its own, which takes a \
              sync more.",
-        ),
+        )
+        .at_restart(),
         Key::new(
             "batch_max",
             Kind::Size { min: ByteCount::kib(8), max: ByteCount::mib(512) },
             r#""2MiB""#,
             "The most bytes that are joined in one write and sync; at least twice `inline_max`. More helps a slow disk \
              under many sessions.",
-        ),
+        )
+        .at_restart(),
         Key::new(
             "commit_delay",
             Kind::Time { min: Span::millis(0), max: Span::millis(100) },
             r#""2ms""#,
             "How long a commit waits for other messages that are under way on the same core, so that they share its \
              sync. A message that is alone does not wait. More spares a slow disk and delays the 250; `0s` never waits.",
-        ),
+        )
+        .at_restart(),
     ],
 };
 
