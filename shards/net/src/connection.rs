@@ -1,16 +1,20 @@
-//! One connection: bytes in and out, with or without TLS.
+//! One connection: bytes in and out, with or without TLS, and how long each may take.
+//!
+//! This file has what a connection is and how it is read; `sending` has how it is written and closed, `handshake` how it
+//! becomes secure, `waiting` how it waits for nothing in particular.
 
 use crate::scratch::{self, SCRATCH, Scratch};
 use crate::table::Entry;
-use crate::tls::Acceptor;
-use futures_lite::{AsyncRead, AsyncWrite};
+use crate::tls::{Acceptor, Handshake};
+use futures_lite::AsyncRead;
 use glommio::net::TcpStream;
-use rustls::{ServerConnection, SupportedCipherSuite};
+use ringpost_base::{Deadline, canonical};
+use rustls::ServerConnection;
 use std::future::poll_fn;
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr};
+use std::io::Read;
+use std::net::SocketAddr;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 /// Why a connection is over.
@@ -20,65 +24,99 @@ pub enum Closed {
     Peer,
     /// Nothing happened before the deadline.
     Timeout,
+    /// The whole session has lasted longer than it may.
+    Overtime,
     /// The server is stopping, and the connection said it could end now.
     Stopping,
-    /// TLS failed.
+    /// The address was evicted: nothing more is read from it.
+    Evicted,
+    /// TLS failed; [`Connection::tls_failure`] says why.
     Tls,
 }
-
-/// A finished TLS handshake.
-#[derive(Clone, Copy, Debug)]
-pub struct Handshake {
-    /// Protocol version, as `TLSv1.3`.
-    pub version: &'static str,
-    /// The cipher suite's name.
-    pub cipher: &'static str,
-    /// Whether an earlier session was resumed.
-    pub resumed: bool,
-}
-
-/// How long, and how often, a connection that is over is still read from.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_READS_MAX: usize = 8;
 
 /// Reads in one turn without a step for the machine's driver.
 const READS_MAX: usize = 8;
 
 /// A connection of this shard.
 pub struct Connection {
-    tcp: TcpStream,
-    tls: Option<Box<ServerConnection>>,
-    entry: Entry,
+    pub(crate) tcp: TcpStream,
+    pub(crate) tls: Option<Box<ServerConnection>>,
+    pub(crate) entry: Entry,
     peer: SocketAddr,
+    /// The TCP peer, if another address was presented. Boxed since most connections have none.
+    hop: Option<Box<SocketAddr>>,
     /// Input the machine has left over: bytes that were read and do not yet make a step.
-    carry: Vec<u8>,
+    pub(crate) carry: Vec<u8>,
     /// How much of the carry is used up.
-    used: usize,
+    pub(crate) used: usize,
     /// The carry has been looked at and needs more behind it.
-    starved: bool,
+    pub(crate) starved: bool,
     /// How much longer the peer gets with every read, if it does.
     patience: Option<Duration>,
+    /// When the session as a whole must be over.
+    session_end: Deadline,
 }
 
 impl Connection {
-    pub(crate) fn new(tcp: TcpStream, entry: Entry) -> Self {
-        let unknown = SocketAddr::from((IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
-        let peer = tcp.peer_addr().unwrap_or(unknown);
+    pub(crate) fn new(tcp: TcpStream, entry: Entry, peer: SocketAddr) -> Self {
         // Replies are small and waited for. Where it fails the connection is gone, as the next read will say.
         let _ = tcp.set_nodelay(true);
-        Self { tcp, tls: None, entry, peer, carry: Vec::new(), used: 0, starved: true, patience: None }
+        Self {
+            tcp,
+            tls: None,
+            entry,
+            peer,
+            hop: None,
+            carry: Vec::new(),
+            used: 0,
+            starved: true,
+            patience: None,
+            session_end: Deadline::NEVER,
+        }
     }
 
-    /// The other end's address.
+    /// Whom the connection is from: the address that was presented, else the TCP peer's.
     pub fn peer(&self) -> SocketAddr {
         self.peer
     }
 
+    /// The other end of the TCP connection: the proxy, where one presented another address.
+    pub fn hop(&self) -> SocketAddr {
+        self.hop.as_deref().copied().unwrap_or(self.peer)
+    }
+
+    /// The TCP peer only passes on what others send, and will present their address: until then no eviction hits this
+    /// connection, so that it can't hit the proxy.
+    pub fn await_presentation(&mut self) {
+        self.entry.set_address(None);
+    }
+
+    /// From now on the connection is from this address. An IPv4 address mapped into IPv6 counts as IPv4.
+    pub fn present(&mut self, peer: SocketAddr) {
+        let hop = self.hop();
+        self.hop = Some(Box::new(hop));
+        self.peer = SocketAddr::new(canonical(peer.ip()), peer.port());
+        self.entry.set_address(Some(self.peer.ip()));
+    }
+
     /// From now, the peer has `span` for what is asked of it next. With `renewed`, every byte that comes gives it that much
-    /// again; without, it must be done within the span.
+    /// again; without, it must be done within the span. Either way it ends with the session's time.
     pub fn allow(&mut self, span: Duration, renewed: bool) {
-        self.entry.set_deadline(ringpost_runtime::tick().deadline(span));
         self.patience = renewed.then_some(span);
+        self.extend(span);
+    }
+
+    /// From now, the whole session has `span`. When it is over the next wait gives [`Closed::Overtime`], once; what is to be
+    /// said then has the time that `allow` gives it.
+    pub fn allow_session(&mut self, span: Duration) {
+        self.session_end = ringpost_runtime::tick().deadline(span);
+        // The deadline that is set already may be the later one.
+        self.entry.shorten_deadline(self.session_end);
+    }
+
+    fn extend(&self, span: Duration) {
+        let deadline = ringpost_runtime::tick().deadline(span);
+        self.entry.set_deadline(deadline.min(self.session_end));
     }
 
     /// Feeds input to `machine` until it yields something. The machine is given all input there is, says how much of
@@ -88,7 +126,29 @@ impl Connection {
         may_stop: bool,
         mut machine: impl FnMut(&[u8]) -> (usize, Option<T>),
     ) -> Result<T, Closed> {
-        poll_fn(|cx| self.poll_feed(cx, may_stop, &mut machine)).await
+        let fed = poll_fn(|cx| self.poll_feed(cx, may_stop, &mut machine)).await;
+        fed.map_err(|closed| self.judge(closed))
+    }
+
+    /// A deadline that has passed is that of the session, if its time is up. That is said once: the deadline of the last words
+    /// is not cut short by it again.
+    pub(crate) fn judge(&mut self, closed: Closed) -> Closed {
+        if closed == Closed::Timeout && self.session_end.passed(ringpost_runtime::tick()) {
+            self.session_end = Deadline::NEVER;
+            return Closed::Overtime;
+        }
+        closed
+    }
+
+    /// Why nothing more may be read, if so.
+    pub(crate) fn over(&self, may_stop: bool) -> Result<(), Closed> {
+        if self.entry.evicted() {
+            return Err(Closed::Evicted);
+        }
+        if may_stop && self.entry.stopping() {
+            return Err(Closed::Stopping);
+        }
+        if self.entry.expired() { Err(Closed::Timeout) } else { Ok(()) }
     }
 
     fn poll_feed<T>(
@@ -112,12 +172,7 @@ impl Connection {
             self.carry = Vec::new();
         }
         for _ in 0..READS_MAX {
-            if may_stop && self.entry.stopping() {
-                return Poll::Ready(Err(Closed::Stopping));
-            }
-            if self.entry.expired() {
-                return Poll::Ready(Err(Closed::Timeout));
-            }
+            self.over(may_stop)?;
             let step = scratch::with(|scratch| self.poll_input(cx, scratch, machine));
             match step {
                 Poll::Ready(Ok(None)) => {}
@@ -135,6 +190,19 @@ impl Connection {
         Poll::Pending
     }
 
+    /// One read from the socket.
+    pub(crate) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<Result<usize, Closed>> {
+        let read = match Pin::new(&mut self.tcp).poll_read(cx, buffer) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Closed::Peer)),
+            Poll::Ready(Ok(read)) => read,
+        };
+        if let Some(span) = self.patience {
+            self.extend(span);
+        }
+        Poll::Ready(Ok(read))
+    }
+
     /// One read, and what the machine makes of it.
     fn poll_input<T>(
         &mut self,
@@ -142,16 +210,9 @@ impl Connection {
         scratch: &mut Scratch,
         machine: &mut impl FnMut(&[u8]) -> (usize, Option<T>),
     ) -> Poll<Result<Option<T>, Closed>> {
-        let read = match Pin::new(&mut self.tcp).poll_read(cx, &mut scratch.socket) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Closed::Peer)),
-            Poll::Ready(Ok(read)) => read,
-        };
-        if let Some(span) = self.patience {
-            self.entry.set_deadline(ringpost_runtime::tick().deadline(span));
-        }
+        let read = std::task::ready!(self.poll_read(cx, &mut scratch.socket))?;
         let Some(tls) = &mut self.tls else {
-            return Poll::Ready(Ok(self.offer(&scratch.socket[..read], machine)));
+            return Poll::Ready(Ok(offer(&mut self.carry, &mut self.starved, &scratch.socket[..read], machine)));
         };
         let mut cipher = &scratch.socket[..read];
         let mut step = None;
@@ -177,143 +238,37 @@ impl Connection {
         Poll::Ready(Ok(step))
     }
 
-    fn offer<T>(&mut self, input: &[u8], machine: &mut impl FnMut(&[u8]) -> (usize, Option<T>)) -> Option<T> {
-        offer(&mut self.carry, &mut self.starved, input, machine)
-    }
-
-    /// Sends all of `out` and empties it.
-    pub async fn send(&mut self, out: &mut Vec<u8>) -> Result<(), Closed> {
-        if out.is_empty() {
-            return Ok(());
-        }
-        if self.tls.is_some() {
-            let result = self.send_secure(out).await;
-            out.clear();
-            return result;
-        }
-        let mut sent = 0;
-        let result = poll_fn(|cx| {
-            while sent < out.len() {
-                let wrote = ready!(poll_write(&mut self.tcp, &self.entry, cx, &out[sent..]))?;
-                sent += wrote;
-            }
-            Poll::Ready(Ok(()))
-        })
-        .await;
-        out.clear();
-        result
-    }
-
-    /// Piece by piece: rustls takes no more at a time than it is willing to hold.
-    async fn send_secure(&mut self, out: &[u8]) -> Result<(), Closed> {
-        let mut sent = 0;
-        while sent < out.len() {
-            let Some(tls) = &mut self.tls else { return Err(Closed::Tls) };
-            match tls.writer().write(&out[sent..]) {
-                Ok(taken) if taken > 0 => sent += taken,
-                _ => return Err(Closed::Tls),
-            }
-            self.send_tls().await?;
-        }
-        Ok(())
-    }
-
-    async fn send_tls(&mut self) -> Result<(), Closed> {
-        poll_fn(|cx| self.poll_send_tls(cx)).await
-    }
-
-    fn poll_send_tls(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
-        let Some(tls) = &mut self.tls else { return Poll::Ready(Ok(())) };
-        while tls.wants_write() {
-            let mut wire = Wire { tcp: &mut self.tcp, entry: &self.entry, cx, closed: None };
-            match tls.write_tls(&mut wire) {
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Poll::Pending,
-                Err(_) => return Poll::Ready(Err(wire.closed.unwrap_or(Closed::Peer))),
-            }
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Shakes hands as a TLS server. All plain input not yet used is thrown away; how much that was is returned with
-    /// the handshake: a client that speaks before the handshake injects (RFC 3207 section 6).
+    /// Shakes hands as a TLS server, where the session began in the clear. All plain input not yet used is thrown away; how
+    /// much that was is returned with the handshake: a client that speaks before it injects (RFC 3207 section 6).
     pub async fn secure(&mut self, acceptor: &Acceptor) -> Result<(Handshake, usize), Closed> {
-        let injected = std::mem::take(&mut self.carry).len() - std::mem::take(&mut self.used);
+        let injected = self.take_carry().len();
+        let shaken = self.shake_hands(acceptor, Vec::new()).await;
+        shaken.map(|handshake| (handshake, injected)).map_err(|closed| self.judge(closed))
+    }
+
+    /// Shakes hands as a TLS server, where TLS comes first. Input not yet used is the beginning of it: what follows the
+    /// header of a proxy came in one read with it.
+    pub async fn open_secure(&mut self, acceptor: &Acceptor) -> Result<Handshake, Closed> {
+        let unread = self.take_carry();
+        let shaken = self.shake_hands(acceptor, unread).await;
+        shaken.map_err(|closed| self.judge(closed))
+    }
+
+    fn take_carry(&mut self) -> Vec<u8> {
+        let mut carry = std::mem::take(&mut self.carry);
+        carry.drain(..std::mem::take(&mut self.used));
         self.starved = true;
-        let tls = acceptor.connection().map_err(|_| Closed::Tls)?;
-        self.tls = Some(Box::new(tls));
-        let shaken = poll_fn(|cx| self.poll_handshake(cx)).await;
-        if shaken.is_err() {
-            // The alert, if one is to go out; the connection is over whether it arrives or not.
-            let _ = self.send_tls().await;
-            return Err(shaken.err().unwrap_or(Closed::Tls));
-        }
-        let tls = self.tls.as_ref().ok_or(Closed::Tls)?;
-        Ok((describe(tls), injected))
+        carry
     }
 
-    fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
-        loop {
-            ready!(self.poll_send_tls(cx))?;
-            let Some(tls) = &self.tls else { return Poll::Ready(Err(Closed::Tls)) };
-            if !tls.is_handshaking() {
-                return Poll::Ready(Ok(()));
-            }
-            if self.entry.expired() {
-                return Poll::Ready(Err(Closed::Timeout));
-            }
-            // A message can't be under way yet.
-            if self.entry.stopping() {
-                return Poll::Ready(Err(Closed::Stopping));
-            }
-            // Application data behind the handshake is kept for the machine: the machine is not asked here.
-            let machine = &mut |_: &[u8]| (0, None::<()>);
-            match scratch::with(|scratch| self.poll_input(cx, scratch, machine)) {
-                Poll::Ready(Ok(_)) => self.starved = self.carry.is_empty(),
-                Poll::Ready(Err(closed)) => return Poll::Ready(Err(closed)),
-                Poll::Pending => {
-                    self.entry.wait(cx.waker());
-                    return Poll::Pending;
-                }
-            }
-        }
-    }
-
-    /// Closes in order: the TLS closing alert, then FIN. With `linger`, what the peer still sends is read away for a while:
-    /// a socket closed with input unread is reset, and the last reply could be lost with it.
-    pub async fn close(mut self, linger: bool) {
-        if let Some(tls) = &mut self.tls {
-            tls.send_close_notify();
-            // The peer may be gone already; there is nobody to tell then.
-            let _ = self.send_tls().await;
-        }
-        let _ = self.tcp.shutdown(Shutdown::Write).await;
-        if linger {
-            self.allow(LINGER, false);
-            // Whatever ends it, the connection is over.
-            let _ = poll_fn(|cx| self.poll_discard(cx)).await;
-        }
-    }
-
-    fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Closed>> {
-        for _ in 0..LINGER_READS_MAX {
-            if self.entry.expired() {
-                return Poll::Ready(Err(Closed::Timeout));
-            }
-            let read = scratch::with(|scratch| Pin::new(&mut self.tcp).poll_read(cx, &mut scratch.socket));
-            match read {
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(())),
-                Poll::Ready(Ok(_)) => {}
-                Poll::Pending => {
-                    self.entry.wait(cx.waker());
-                    return Poll::Pending;
-                }
-            }
-        }
-        Poll::Ready(Ok(()))
+    /// Why TLS failed, in words; nothing if it did not.
+    pub fn tls_failure(&mut self) -> Option<String> {
+        // rustls gives the error that ended a session to whoever asks again.
+        Some(self.tls.as_mut()?.process_new_packets().err()?.to_string())
     }
 }
 
+/// Gives input to the machine and keeps what it leaves over.
 fn offer<T>(
     carry: &mut Vec<u8>,
     starved: &mut bool,
@@ -334,60 +289,8 @@ fn offer<T>(
     step
 }
 
-fn keep(carry: &mut Vec<u8>, starved: &mut bool, input: &[u8]) {
+/// Keeps input for the machine, which has just given a step.
+pub(crate) fn keep(carry: &mut Vec<u8>, starved: &mut bool, input: &[u8]) {
     carry.extend_from_slice(input);
     *starved = false;
-}
-
-fn poll_write(tcp: &mut TcpStream, entry: &Entry, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<Result<usize, Closed>> {
-    if entry.expired() {
-        return Poll::Ready(Err(Closed::Timeout));
-    }
-    match Pin::new(tcp).poll_write(cx, bytes) {
-        Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(Err(Closed::Peer)),
-        Poll::Ready(Ok(wrote)) => Poll::Ready(Ok(wrote)),
-        Poll::Pending => {
-            entry.wait(cx.waker());
-            Poll::Pending
-        }
-    }
-}
-
-/// The socket as rustls wants it: a writer that says when it would block.
-struct Wire<'a, 'b> {
-    tcp: &'a mut TcpStream,
-    entry: &'a Entry,
-    cx: &'a mut Context<'b>,
-    closed: Option<Closed>,
-}
-
-impl Write for Wire<'_, '_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match poll_write(self.tcp, self.entry, self.cx, bytes) {
-            Poll::Pending => Err(ErrorKind::WouldBlock.into()),
-            Poll::Ready(Ok(wrote)) => Ok(wrote),
-            Poll::Ready(Err(closed)) => {
-                self.closed = Some(closed);
-                Err(ErrorKind::ConnectionReset.into())
-            }
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-fn describe(tls: &ServerConnection) -> Handshake {
-    let version = match tls.protocol_version() {
-        Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
-        _ => "TLSv1.3",
-    };
-    let cipher = tls.negotiated_cipher_suite().map_or("unknown", cipher_name);
-    let resumed = tls.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
-    Handshake { version, cipher, resumed }
-}
-
-fn cipher_name(suite: SupportedCipherSuite) -> &'static str {
-    suite.suite().as_str().unwrap_or("unknown")
 }

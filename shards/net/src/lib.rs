@@ -6,18 +6,36 @@
 //!
 //! Deadlines are kept in the connection [`Table`], which one task per shard sweeps: no timer is set on the way of a
 //! message.
+//!
+//! ```
+//! use ringpost_base::NetworkLengths;
+//! // Four shards on one address: bound early, let in when all is ready, each client steered to the shard that counts it.
+//! let group = ringpost_net::bind("127.0.0.1:0".parse().unwrap(), 4)?;
+//! let bounds = group.listen_all(Some(NetworkLengths::default()))?;
+//! assert!(bounds.iter().all(|bound| bound.address() == bounds[0].address()));
+//! # Ok::<(), ringpost_net::NetError>(())
+//! ```
 
 mod certificates;
 mod connection;
 mod error;
+mod filter;
+mod gate;
+mod handshake;
 mod listener;
 mod scratch;
+mod sending;
+mod steering;
 mod table;
 mod tls;
+mod waiting;
 
 pub use certificates::{self_signed, stored_or_made};
-pub use connection::{Closed, Connection, Handshake};
+pub use connection::{Closed, Connection};
 pub use error::NetError;
-pub use listener::{Bound, bind, serve};
-pub use table::{Entry, Table};
-pub use tls::{Acceptor, Ticketing, TlsOptions};
+pub use listener::{Bound, Group, bind, serve};
+pub use table::Table;
+pub use tls::{
+    Acceptor, CertificateFiles, ClientCertificate, ClientCertificates, Fingerprint, Handshake, Strength, Ticketing,
+    TlsMin, TlsOptions,
+};

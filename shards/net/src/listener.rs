@@ -1,11 +1,16 @@
 //! Listening sockets: one per shard and address, all of an address in one SO_REUSEPORT group.
 
+use crate::filter::{and, attach, give, load_byte, only_if};
+use crate::steering::steer;
 use crate::{Connection, NetError, Table};
+use glommio::GlommioError;
 use glommio::net::{TcpListener, TcpStream};
+use ringpost_base::NetworkLengths;
 use ringpost_metrics::{Block, Counter};
+use ringpost_runtime::Pace;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd};
 use std::time::Duration;
 use std::{io, rc::Rc, sync::Arc};
 
@@ -22,7 +27,7 @@ const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
 /// How long connections are still taken after new ones were shut out: those the kernel has begun get served.
 const LAST_CALL: Duration = Duration::from_millis(300);
 
-/// A socket that is bound, not yet on a shard. Before it listens, clients are turned away.
+/// A socket of a group, for one shard. Before its group listens, clients are turned away.
 pub struct Bound {
     socket: Socket,
     address: SocketAddr,
@@ -33,22 +38,56 @@ impl Bound {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+}
 
-    /// Lets clients in. Until it is served they wait.
-    pub fn listen(&self) -> Result<(), NetError> {
-        self.socket.listen(BACKLOG).map_err(|reason| NetError::Bind { address: self.address, reason })
+/// The sockets of one address, in the order of their shards.
+pub struct Group {
+    address: SocketAddr,
+    sockets: Vec<Socket>,
+}
+
+impl Group {
+    /// The address they are bound to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The sockets for the shards, in order, while the group keeps a hold on them to let clients in later. Only when the
+    /// group is gone does a shard that closes its socket close it for good.
+    pub fn share(&self) -> Result<Vec<Bound>, NetError> {
+        let address = self.address;
+        let share = |socket: &Socket| Ok(Bound { socket: socket.try_clone()?, address });
+        self.sockets.iter().map(share).collect::<io::Result<_>>().map_err(|reason| NetError::Bind { address, reason })
+    }
+
+    /// Lets clients in, socket by socket: the kernel numbers the sockets of a group in the order in which they listen. Then,
+    /// if `steering` says how networks are cut, connections are steered to the shard that owns their address; where
+    /// the kernel can't, that is logged, and it spreads them evenly instead. Clients wait until they are served.
+    pub fn listen_all(self, steering: Option<NetworkLengths>) -> Result<Vec<Bound>, NetError> {
+        let address = self.address;
+        for socket in &self.sockets {
+            socket.listen(BACKLOG).map_err(|reason| NetError::Bind { address, reason })?;
+        }
+        if let (Some(lengths), [first, _, ..]) = (steering, self.sockets.as_slice()) {
+            match steer(first, address.is_ipv4(), lengths, self.sockets.len()) {
+                Ok(()) => tracing::debug!(%address, "connections are steered to their owners"),
+                Err(error) => tracing::warn!(%error, %address, "connections can't be steered, shards ask each other"),
+            }
+        }
+        Ok(self.sockets.into_iter().map(|socket| Bound { socket, address }).collect())
     }
 }
 
 /// Binds `count` sockets to one address. A first one without SO_REUSEPORT finds out whether another program listens there,
 /// which the group itself would silently share the port with.
-pub fn bind(address: SocketAddr, count: usize) -> Result<Vec<Bound>, NetError> {
+pub fn bind(address: SocketAddr, count: usize) -> Result<Group, NetError> {
     let wrong = |reason| NetError::Bind { address, reason };
     let probe = socket(address, false).map_err(wrong)?;
     take(&probe, address).map_err(wrong)?;
     let address = probe.local_addr().map_err(wrong)?.as_socket().unwrap_or(address);
     drop(probe);
-    (0..count).map(|_| join_group(address).map_err(|reason| NetError::Bind { address, reason })).collect()
+    let sockets = (0..count).map(|_| join_group(address)).collect::<io::Result<_>>();
+    Ok(Group { address, sockets: sockets.map_err(|reason| NetError::Bind { address, reason })? })
 }
 
 /// Binds, and waits a little for an address that is still in use: the kernel takes a moment to close the sockets of a
@@ -77,10 +116,10 @@ fn socket(address: SocketAddr, shared: bool) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn join_group(address: SocketAddr) -> io::Result<Bound> {
+fn join_group(address: SocketAddr) -> io::Result<Socket> {
     let socket = socket(address, true)?;
     socket.bind(&address.into())?;
-    Ok(Bound { socket, address })
+    Ok(socket)
 }
 
 /// Takes connections and hands them to `session` until `stopped` comes; then shuts new ones out without resetting those
@@ -89,66 +128,81 @@ pub async fn serve(
     bound: Bound,
     table: Rc<Table>,
     block: Arc<Block>,
-    mut session: impl FnMut(Connection),
+    session: impl FnMut(Connection),
     stopped: impl Future<Output = ()>,
 ) {
-    let address = bound.address;
     let fd = bound.socket.into_raw_fd();
     // SAFETY: the descriptor is a listening socket that was just given up by its only owner.
     let listener = unsafe { TcpListener::from_raw_fd(fd) };
-    let accept = async {
-        loop {
-            match listener.accept().await {
-                Ok(tcp) => session(connection(tcp, &table)),
-                Err(error) => {
-                    block.add(Counter::AcceptErrors, 1);
-                    tracing::warn!(%error, %address, "accept failed");
-                    ringpost_runtime::sleep(SHORTAGE_PAUSE).await;
-                }
-            }
-        }
-    };
+    // SAFETY: the listener owns the descriptor and lives until this function ends.
+    let socket = unsafe { BorrowedFd::borrow_raw(fd) };
     let stop = async {
         stopped.await;
-        if let Err(error) = shut_out(fd) {
+        if let Err(error) = shut_out(&socket) {
             tracing::warn!(%error, "new connections can't be shut out: some may be reset");
         }
         ringpost_runtime::sleep(LAST_CALL).await;
     };
     // One accept future, never cancelled before the end: a cancelled one could lose a connection.
-    futures_lite::future::or(accept, stop).await;
+    futures_lite::future::or(accept(&listener, bound.address, &table, &block, session), stop).await;
 }
 
-fn connection(tcp: TcpStream, table: &Rc<Table>) -> Connection {
-    Connection::new(tcp, table.enter())
+async fn accept(
+    listener: &TcpListener,
+    address: SocketAddr,
+    table: &Rc<Table>,
+    block: &Block,
+    mut session: impl FnMut(Connection),
+) {
+    let mut pace = Pace::default();
+    loop {
+        match listener.accept().await {
+            Ok(tcp) => connection(tcp, table).into_iter().for_each(&mut session),
+            Err(error) => {
+                block.add(Counter::AcceptErrors, 1);
+                if !is_of_one_client(&error) {
+                    tracing::warn!(%error, %address, "accept failed");
+                    ringpost_runtime::sleep(SHORTAGE_PAUSE).await;
+                }
+            }
+        }
+        // Accept does not wait while the kernel has connections, and each may be worked on at once: a flood of them must
+        // not keep the sessions from their turn.
+        pace.breathe().await;
+    }
+}
+
+/// Nothing, if the client has reset the connection before it was taken: it has no address any more, and nobody to serve.
+fn connection(tcp: TcpStream, table: &Rc<Table>) -> Option<Connection> {
+    let peer = tcp.peer_addr().ok()?;
+    Some(Connection::new(tcp, table.enter(peer.ip()), peer))
+}
+
+/// Whether only this connection failed, as accept(2) tells of errors that a new one already has. The next may be taken at once.
+fn is_of_one_client(error: &GlommioError<()>) -> bool {
+    let GlommioError::IoError(error) = error else { return false };
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::ECONNABORTED
+                | libc::EPROTO
+                | libc::ENETDOWN
+                | libc::ENETUNREACH
+                | libc::EHOSTDOWN
+                | libc::EHOSTUNREACH
+                | libc::ENONET
+                | libc::EINTR
+        )
+    )
 }
 
 /// Attaches a filter that drops SYNs: a client that comes now tries again, elsewhere or later, instead of being taken into
 /// the queue of a socket about to close. Packets of connections under way pass.
-fn shut_out(fd: i32) -> io::Result<()> {
-    let op = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
-    let load_byte = libc::BPF_LD | libc::BPF_B | libc::BPF_ABS;
-    let and = libc::BPF_ALU | libc::BPF_AND | libc::BPF_K;
-    let equals = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    let give = libc::BPF_RET | libc::BPF_K;
+fn shut_out(socket: &BorrowedFd<'_>) -> io::Result<()> {
     // Byte 13 of the TCP header holds the flags; 0x12 is SYN and ACK, 0x02 SYN alone.
-    let mut program = [
-        op(load_byte, 0, 0, 13),
-        op(and, 0, 0, 0x12),
-        op(equals, 0, 1, 0x02),
-        op(give, 0, 0, 0),
-        op(give, 0, 0, u32::MAX),
-    ];
-    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    // SAFETY: `filter` points to a program of the length it says; the kernel copies both during the call.
-    let result = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            (&raw const filter).cast(),
-            size_of::<libc::sock_fprog>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    let program = [load_byte(13), and(0x12), only_if(0x02), give(0), give(u32::MAX)];
+    attach(socket, libc::SO_ATTACH_FILTER, program.into())
 }
+
+#[cfg(test)]
+mod tests;
