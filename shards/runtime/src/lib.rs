@@ -1,27 +1,32 @@
 //! Pool, pinning, contained tasks, clock, log: the wall around glommio.
 //!
 //! A shard is one glommio executor pinned to one core. [`start`] makes one and runs a body on it; inside, [`spawn`] runs
-//! tasks whose panics end nothing but themselves, and [`inbox`] is the one way by which another thread may wake a shard.
+//! tasks whose panics end nothing but themselves. Another thread wakes a shard through an [`inbox()`], another shard through
+//! the [`mesh()`]. What only exists on tokio runs on the thread of [`Services`].
 //!
 //! Two rules of this wall, both from measured faults of the runtime (`docs/ARCHITECTURE.md`):
 //! - every shard has a heartbeat of [`HEARTBEAT`], which bounds the stall when the executor parks with work to do;
 //! - no waker of an ordinary task is ever handed to another thread; only tasks that live as long as the executor wait on
-//!   an [`Inbox`] or on the control board.
+//!   an [`Inbox`], on the mesh or on the control board.
 
 mod clock;
 mod contain;
 mod inbox;
 pub mod local;
 pub mod log;
+mod mesh;
 mod pace;
 mod pool;
 mod preflight;
+mod services;
 mod shard;
 
 pub use clock::{entropy, now, tick};
 pub use contain::{contain, spawn, spawn_vital};
 pub use inbox::{Inbox, InboxSender, inbox};
+pub use mesh::{ANSWER_PATIENCE, MeshEnd, MeshSeat, mesh};
 pub use pace::{Pace, after, sleep, yield_now};
 pub use pool::BufferPool;
 pub use preflight::{PreflightError, preflight};
+pub use services::Services;
 pub use shard::{HEARTBEAT, Plan, Shard, ShardError, ShardThread, cores, start};
