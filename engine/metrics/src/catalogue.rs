@@ -42,7 +42,7 @@ catalogue! {
     /// Metrics that only grow.
     Counter {
         SessionsOpened = "ringpost_sessions_opened_total", "Connections accepted by a listener.";
-        SessionsRefused = "ringpost_sessions_refused_total", "Connections turned away with 421 because the core is at its connection limit.";
+        SessionsRefused = "ringpost_sessions_refused_total", "Connections turned away before their banner: at a limit, or banned.";
         SessionsClosedQuit = "ringpost_sessions_closed_total" ["how" = "quit"], "Sessions that ended, by how: the client said QUIT.";
         SessionsClosedPeer = "ringpost_sessions_closed_total" ["how" = "peer"], "Sessions that ended, by how: the client closed or reset the connection.";
         SessionsClosedTimeout = "ringpost_sessions_closed_total" ["how" = "timeout"], "Sessions that ended, by how: no progress within the timeout.";
@@ -74,6 +74,53 @@ catalogue! {
         DeliveriesDelivered = "ringpost_deliveries_total" ["outcome" = "delivered"], "Recipients delivered to their target.";
         DeliveriesDeferred = "ringpost_deliveries_total" ["outcome" = "deferred"], "Attempts on a recipient that failed and will be repeated.";
         FilesSynced = "ringpost_maildir_syncs_total", "fdatasync, fsync and syncfs calls made by Maildir delivery.";
+        LimitConnections = "ringpost_limits_hit_total" ["limit" = "limits.connections"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitConnectionsPerIp = "ringpost_limits_hit_total" ["limit" = "limits.connections_per_ip"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitConnectionsPerNetwork = "ringpost_limits_hit_total" ["limit" = "limits.connections_per_network"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitConnectionRatePerIp = "ringpost_limits_hit_total" ["limit" = "limits.connection_rate_per_ip"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitConnectionRatePerNetwork = "ringpost_limits_hit_total" ["limit" = "limits.connection_rate_per_network"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitMessagesPerIp = "ringpost_limits_hit_total" ["limit" = "limits.messages_per_ip"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitMessagesPerNetwork = "ringpost_limits_hit_total" ["limit" = "limits.messages_per_network"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitRecipientsPerIp = "ringpost_limits_hit_total" ["limit" = "limits.recipients_per_ip"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitRecipientsPerNetwork = "ringpost_limits_hit_total" ["limit" = "limits.recipients_per_network"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitBytesPerIp = "ringpost_limits_hit_total" ["limit" = "limits.bytes_per_ip"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitBytesPerNetwork = "ringpost_limits_hit_total" ["limit" = "limits.bytes_per_network"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitMessagesInFlight = "ringpost_limits_hit_total" ["limit" = "cores.limits.messages_in_flight"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitMessageMemory = "ringpost_limits_hit_total" ["limit" = "cores.limits.message_memory"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitSpoolBacklog = "ringpost_limits_hit_total" ["limit" = "cores.limits.spool_backlog"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitMessageSize = "ringpost_limits_hit_total" ["limit" = "limits.message_size"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitRecipients = "ringpost_limits_hit_total" ["limit" = "limits.recipients"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitErrorsPerSession = "ringpost_limits_hit_total" ["limit" = "limits.errors_per_session"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitUnknownRecipients = "ringpost_limits_hit_total" ["limit" = "limits.unknown_recipients_per_session"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitCommandsWithoutProgress = "ringpost_limits_hit_total" ["limit" = "limits.commands_without_progress"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitMessagesPerSession = "ringpost_limits_hit_total" ["limit" = "limits.messages_per_session"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitCommandTimeout = "ringpost_limits_hit_total" ["limit" = "limits.command_timeout"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitDataTimeout = "ringpost_limits_hit_total" ["limit" = "limits.data_timeout"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitSessionTimeout = "ringpost_limits_hit_total" ["limit" = "limits.session_timeout"], "Refusals because a limit was met, by the limit's key in the config file.";
+        BannersDelayed = "ringpost_banners_delayed_total", "Banners held back because the core is near its connection limit.";
+        RecipientsUnknown = "ringpost_recipients_unknown_total", "Recipients refused because nobody of that name exists in the domain.";
+        BansRefused = "ringpost_bans_refused_total", "Connections turned away because their address is banned.";
+        BansEvicted = "ringpost_bans_evicted_total", "Sessions ended because their address was banned meanwhile.";
+        BansOrdered = "ringpost_bans_ordered_total", "Bans that a rule asked for.";
+        Pregreets = "ringpost_pregreets_total", "Clients that spoke before the banner.";
+        ScreenRejected = "ringpost_screened_total" ["outcome" = "rejected"], "Sessions by what the evidence about their host came to: recipients are refused.";
+        ScreenTarpitted = "ringpost_screened_total" ["outcome" = "tarpitted"], "Sessions by what the evidence about their host came to: replies are held back.";
+        ScreenPassed = "ringpost_screened_total" ["outcome" = "passed"], "Sessions by what the evidence about their host came to: nothing follows.";
+        GreylistWaited = "ringpost_greylist_total" ["outcome" = "waited"], "Recipients judged by greylisting, by outcome: put off.";
+        GreylistRetried = "ringpost_greylist_total" ["outcome" = "retried"], "Recipients judged by greylisting, by outcome: the sender came again.";
+        GreylistKnown = "ringpost_greylist_total" ["outcome" = "known"], "Recipients judged by greylisting, by outcome: the triplet or the network is known.";
+        DnsFound = "ringpost_dns_lookups_total" ["outcome" = "found"], "Lookups in the DNS, by outcome; those answered from the core's cache included.";
+        DnsMissing = "ringpost_dns_lookups_total" ["outcome" = "missing"], "Lookups in the DNS, by outcome; those answered from the core's cache included.";
+        DnsFailed = "ringpost_dns_lookups_total" ["outcome" = "failed"], "Lookups in the DNS, by outcome; those answered from the core's cache included.";
+        DnsLate = "ringpost_dns_late_total", "Sessions that went on without the answers of the DNS because the deadline had passed.";
+        ProxyHeaders = "ringpost_proxy_headers_total" ["outcome" = "accepted"], "PROXY protocol headers, by outcome.";
+        ProxyMalformed = "ringpost_proxy_headers_total" ["outcome" = "malformed"], "PROXY protocol headers, by outcome.";
+        TlsFailed = "ringpost_tls_handshakes_failed_total", "TLS handshakes that did not come to their end.";
+        TlsClientVerified = "ringpost_tls_client_certificates_total" ["verified" = "yes"], "Client certificates shown, by whether tls.client_ca vouches for them.";
+        TlsClientUnverified = "ringpost_tls_client_certificates_total" ["verified" = "no"], "Client certificates shown, by whether tls.client_ca vouches for them.";
+        MeshQuestions = "ringpost_mesh_questions_total", "Questions to other shards about addresses that they own.";
+        MeshFull = "ringpost_mesh_full_total", "Questions to other shards that found no room or no answer in time; the client was served as if no limit were met.";
+        LedgerOverflow = "ringpost_ledger_overflow_total", "Addresses that were not counted because the ledger was full; they were served as if no limit were met.";
         LogDropped = "ringpost_log_dropped_total", "Log lines dropped because the reader of standard output did not keep up.";
     }
 }
@@ -89,6 +136,12 @@ catalogue! {
         SpoolFailing = "ringpost_spool_failing", "1 while the last attempt to make or to write a segment of the spool log failed, else 0.";
         QueueMessages = "ringpost_queue_messages", "Messages accepted and not yet settled.";
         QueueDeferred = "ringpost_queue_deferred_messages", "Messages waiting for a later attempt.";
+        AddressConnections = "ringpost_address_connections", "Open connections as counted for their addresses by the shard that owns them; counted only while a limit per address or network is set.";
+        LedgerEntries = "ringpost_ledger_entries", "Addresses and networks that the shard keeps counts for.";
+        GreylistEntries = "ringpost_greylist_entries", "Triplets that the shard remembers for greylisting.";
+        Bans = "ringpost_bans", "Bans in force, as this shard sees them.";
+        TlsHandshakesOpen = "ringpost_tls_handshakes_open", "TLS handshakes under way.";
+        ConfigEpoch = "ringpost_config_epoch", "How many times the configuration in force was replaced since the start.";
     }
 }
 
@@ -96,6 +149,7 @@ catalogue! {
     /// Durations, as histograms with the buckets of [`BUCKETS`].
     Timing {
         TlsHandshake = "ringpost_tls_handshake_seconds", "From the first byte of a TLS handshake to its end.";
+        Lookups = "ringpost_dns_lookup_seconds", "From the start of a session's lookups in the DNS to the last answer.";
         Body = "ringpost_smtp_body_seconds", "From the reply that invites the message to its last byte.";
         SpoolCommit = "ringpost_spool_commit_seconds", "From a message's last byte to its being durable.";
         SpoolSync = "ringpost_spool_sync_seconds", "One write and fdatasync of the spool log.";

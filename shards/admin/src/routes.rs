@@ -1,19 +1,22 @@
 //! The routes and what they answer.
 //!
-//! Invariants: a handler neither awaits nor reads a body; `/readyz` judges every shard by the same state of the board;
-//! `/metrics` runs one scrape at a time, since all handlers run on one thread. Any other path is answered with
-//! the list of routes.
+//! Invariants: a handler of the routes that both places have neither awaits nor reads a body; `/metrics` runs one scrape
+//! at a time, since all handlers run on one thread. Any other path is answered with the list of routes.
 
+use crate::Error;
+use crate::api;
 use crate::exporter::Exporter;
+use crate::health::Health;
+use crate::orders;
 use crate::server::Sources;
 use axum::Router;
-use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
-use ringpost_control::Phase;
+use axum::routing::{MethodRouter, delete, get, post};
 use serde_json::json;
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
 
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -22,22 +25,71 @@ pub(crate) struct Shared {
     pub(crate) sources: Sources,
     /// Handlers are `Send` to axum, hence a mutex; only the services thread ever takes it.
     pub(crate) exporter: Mutex<Exporter>,
+    /// A permit for each order under way.
+    pub(crate) orders: Arc<Semaphore>,
+}
+
+impl Shared {
+    pub(crate) fn new(sources: Sources) -> Result<Self, Error> {
+        let exporter = Mutex::new(Exporter::new(sources.blocks.clone())?);
+        Ok(Self { sources, exporter, orders: Arc::new(Semaphore::new(orders::UNDER_WAY_MAX)) })
+    }
+
+    /// Publishes what the shards counted, between scrapes.
+    pub(crate) fn upkeep(&self) {
+        self.exporter.lock().unwrap_or_else(PoisonError::into_inner).publish();
+    }
 }
 
 type Handler = MethodRouter<Arc<Shared>>;
 
-/// Every route: path, what it is for, and its handler. To add one is to add a row.
-fn table() -> [(&'static str, &'static str, Handler); 3] {
-    [
-        ("/livez", "whether the process lives", get(livez)),
-        ("/readyz", "whether it takes mail, and why not", get(readyz)),
-        ("/metrics", "Prometheus metrics", get(metrics)),
+/// A route: method, path, what it is for, and its handler.
+type Row = (&'static str, &'static str, &'static str, Handler);
+
+/// The routes that both places have. To add one is to add a row.
+fn watching() -> Vec<Row> {
+    vec![
+        ("GET", "/livez", "whether the process lives", get(livez)),
+        ("GET", "/readyz", "whether it takes mail, and why not", get(readyz)),
+        ("GET", "/metrics", "Prometheus metrics", get(metrics)),
     ]
 }
 
-pub(crate) fn router(shared: Arc<Shared>) -> Router {
-    let router = table().into_iter().fold(Router::new(), |router, (path, _, handler)| router.route(path, handler));
-    router.fallback(unknown).with_state(shared)
+/// The routes that only the socket has. To add one is to add a row.
+fn acting() -> Vec<Row> {
+    vec![
+        ("GET", "/api/v1/status", "the server and its shards in numbers", get(orders::status)),
+        ("GET", "/api/v1/bans", "the bans in force", get(orders::bans)),
+        ("POST", "/api/v1/bans", "bans a network: {network, ttl, reason}", post(orders::ban)),
+        ("DELETE", "/api/v1/bans/{network}", "lifts a ban", delete(orders::unban)),
+        ("GET", "/api/v1/explain/{id}", "what was decided in a session, and why", get(orders::explain)),
+        ("POST", "/api/v1/reload", "reads the config file again", post(orders::reload)),
+    ]
+}
+
+/// What is answered over TCP.
+pub(crate) fn public(shared: Arc<Shared>) -> Router {
+    router(shared, watching())
+}
+
+/// What is answered on the socket.
+pub(crate) fn private(shared: Arc<Shared>) -> Router {
+    router(shared, watching().into_iter().chain(acting()).collect())
+        .layer(DefaultBodyLimit::max(orders::BODY_BYTES_MAX))
+}
+
+fn router(shared: Arc<Shared>, rows: Vec<Row>) -> Router {
+    let listed: String =
+        rows.iter().map(|(method, path, purpose, _)| format!("{method} {path}  {purpose}\n")).collect();
+    let unknown = move || async move { (StatusCode::NOT_FOUND, format!("no such path; there are:\n{listed}")) };
+    let add = |router: Router<_>, (_, path, _, handler): Row| router.route(path, handler);
+    let version = HeaderValue::from(api::VERSION);
+    rows.into_iter().fold(Router::new(), add).fallback(unknown).with_state(shared).layer(
+        axum::middleware::map_response(move |mut response: Response| {
+            response.headers_mut().insert(api::VERSION_HEADER, version.clone());
+            std::future::ready(response)
+        }),
+    )
 }
 
 async fn livez() -> &'static str {
@@ -45,71 +97,20 @@ async fn livez() -> &'static str {
 }
 
 async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
-    let board = &shared.sources.board;
-    let state = board.state();
-    // A shard listens before it acknowledges that it is ready; until all have, a client could still be turned away.
-    let opening = board.shards().any(|shard| board.acknowledged(shard).phase == Phase::Starting);
-    let phase = match state.phase {
-        Phase::Ready | Phase::Degraded if opening => Phase::Starting,
-        phase => phase,
-    };
-    let status = match phase {
-        Phase::Ready | Phase::Degraded => StatusCode::OK,
-        Phase::Starting | Phase::Draining | Phase::Stopping => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let mut reasons = (shared.sources.reasons)();
-    let mut shards = Vec::new();
-    for shard in board.shards() {
-        let acknowledged = board.acknowledged(shard);
-        let departed = board.has_departed(shard);
-        if departed {
-            reasons.push(format!("shard {shard} has ended"));
-        } else if acknowledged != state {
-            reasons.push(format!("shard {shard} has not acknowledged {state} yet; it is at {acknowledged}"));
-        }
-        let phase = if departed { "ended" } else { acknowledged.phase.name() };
-        shards.push(json!({ "shard": shard.0, "phase": phase }));
-    }
-    reasons.extend(words_of(phase).map(str::to_owned));
+    let health = Health::read(&shared.sources);
+    let status = if health.serves() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let shard = |shard: &crate::health::ShardHealth| json!({ "shard": shard.shard.0, "phase": shard.phase });
     let body = json!({
-        "state": state_name(phase),
-        "reasons": reasons,
-        "shards": shards,
+        "state": health.state_name(),
+        "reasons": health.reasons,
+        "shards": health.shards.iter().map(shard).collect::<Vec<_>>(),
         "version": shared.sources.version,
     });
     (status, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
-}
-
-/// The state as probes know it: both phases of the stop are one to them.
-fn state_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Draining => Phase::Stopping.name(),
-        other => other.name(),
-    }
-}
-
-/// Why a server in this phase takes no mail, where the phase itself is the reason.
-fn words_of(phase: Phase) -> Option<&'static str> {
-    match phase {
-        Phase::Starting => Some("the shards are reading their spools back, or about to listen"),
-        Phase::Draining => Some("no new connections are taken, sessions finish their messages"),
-        Phase::Stopping => Some("everything is being closed"),
-        Phase::Ready | Phase::Degraded => None,
-    }
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     // A scrape that panicked leaves counts at worst unpublished; the next one publishes them.
     let text = shared.exporter.lock().unwrap_or_else(PoisonError::into_inner).render();
     ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response()
-}
-
-async fn unknown() -> Response {
-    let routes = table().map(|(path, purpose, _)| format!("GET {path}  {purpose}\n")).concat();
-    (StatusCode::NOT_FOUND, format!("no such path; there are:\n{routes}")).into_response()
-}
-
-/// Publishes what the shards counted, between scrapes.
-pub(crate) fn upkeep(shared: &Shared) {
-    shared.exporter.lock().unwrap_or_else(PoisonError::into_inner).publish();
 }

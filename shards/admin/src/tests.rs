@@ -1,36 +1,113 @@
-//! The services as a client meets them, over a plain socket.
+//! What the tests stand on: a server with a control that only writes down what it is asked.
 
-use crate::{Error, Options, Services, Sources};
-use ringpost_base::ShardId;
-use ringpost_control::{Board, Phase};
-use ringpost_metrics::{BUCKETS, Block, Counter, Gauge, Timing};
+mod http;
+mod socket;
+
+use crate::api::{BanAdd, BanView, Explanation, Moment, Reloaded, StepView};
+use crate::control::BoxFuture;
+use crate::{Admin, Control, Error, Options, Refusal, Sources};
+use ringpost_base::{Network, Timestamp};
+use ringpost_control::Board;
+use ringpost_metrics::Block;
+use ringpost_runtime::Services;
 use serde_json::Value;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// The moment of whatever happens in these tests.
+const NOW: Timestamp = Timestamp::from_unix_micros(1_795_179_600_000_000);
+
+/// A network that the fake can't ban, one that it panics at, and one that it takes its time for.
+const PROTECTED: &str = "10.0.0.0/24";
+const PANICKING: &str = "10.0.1.0/24";
+const SLOW: &str = "10.0.2.0/24";
+
+#[derive(Default)]
+struct Fake {
+    bans: Mutex<Vec<BanView>>,
+    /// Told to go on with what is slow.
+    gate: tokio::sync::Notify,
+}
+
+impl Control for Fake {
+    fn bans(&self) -> BoxFuture<'_, Result<Vec<BanView>, Refusal>> {
+        Box::pin(async { Ok(self.bans.lock().expect("whole").clone()) })
+    }
+
+    fn ban(&self, order: BanAdd) -> BoxFuture<'_, Result<BanView, Refusal>> {
+        Box::pin(async move {
+            match order.network.to_string().as_str() {
+                PROTECTED => return Err(Refusal::conflict("the proxy is in it")),
+                PANICKING => panic!("as asked"),
+                SLOW => self.gate.notified().await,
+                _ => {}
+            }
+            let until = order.ttl.map(|ttl| NOW.after(ttl.0).into());
+            let (network, reason) = (order.network, order.reason);
+            let ban = BanView { network, reason, by: "operator".to_owned(), since: NOW.into(), until };
+            self.bans.lock().expect("whole").push(ban.clone());
+            Ok(ban)
+        })
+    }
+
+    fn unban(&self, network: Network) -> BoxFuture<'_, Result<BanView, Refusal>> {
+        Box::pin(async move {
+            let mut bans = self.bans.lock().expect("whole");
+            let place = bans.iter().position(|ban| ban.network == network);
+            place.map(|place| bans.remove(place)).ok_or_else(|| Refusal::not_found(format!("{network} is not banned")))
+        })
+    }
+
+    fn explain(&self, id: String) -> BoxFuture<'_, Result<Explanation, Refusal>> {
+        Box::pin(async move {
+            let step = StepView {
+                at: Moment(NOW),
+                stage: "limit".to_owned(),
+                outcome: Some(421),
+                rule: Some("limits.connections_per_ip".to_owned()),
+                took_us: 3,
+                inputs: vec![("open".to_owned(), 10.into()), ("peer".to_owned(), "192.0.2.1".into())],
+            };
+            Ok(Explanation { session: id, message: None, shard: 1, complete: true, steps: vec![step] })
+        })
+    }
+
+    fn reload(&self) -> BoxFuture<'_, Result<Reloaded, Refusal>> {
+        Box::pin(async { Err(Refusal::invalid("f:1:1: one fault\nf:2:1: another")) })
+    }
+}
+
 struct Server {
+    admin: Admin,
     services: Services,
     board: Arc<Board>,
     blocks: Vec<Arc<Block>>,
+    control: Arc<Fake>,
 }
 
 fn any_port() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
 }
 
-fn server(shards: usize, reasons: &'static [&'static str]) -> Server {
-    let board = Board::new(shards);
-    let blocks: Vec<_> = (0..shards).map(|_| Arc::new(Block::new())).collect();
-    let sources = Sources {
-        board: Arc::clone(&board),
-        blocks: blocks.clone(),
+fn sources(shards: usize, reasons: &'static [&'static str], control: Arc<Fake>) -> Sources {
+    Sources {
+        board: Board::new(shards),
+        blocks: (0..shards).map(|_| Arc::new(Block::new())).collect(),
         reasons: Arc::new(|| reasons.iter().map(|reason| (*reason).to_owned()).collect()),
         version: "0.1.0",
-    };
-    let services = Services::start(Options { listen: any_port() }, sources).expect("a free port");
-    Server { services, board, blocks }
+        started: Instant::now(),
+        control,
+    }
+}
+
+/// Why a server with these options does not start.
+fn failing(options: Options) -> Error {
+    let services = Services::start().expect("a thread");
+    let error = Admin::start(&services.handle(), options, sources(0, &[], Arc::default())).err().expect("no start");
+    services.stop();
+    error
 }
 
 struct Reply {
@@ -39,16 +116,55 @@ struct Reply {
     body: String,
 }
 
+impl Reply {
+    fn json(&self) -> Value {
+        assert!(self.head.contains("content-type: application/json"), "{}", self.head);
+        serde_json::from_str(&self.body).expect("JSON")
+    }
+
+    /// What is said of a refusal.
+    fn error(&self) -> String {
+        self.json()["error"].as_str().expect("an error").to_owned()
+    }
+}
+
+/// Sends a request that asks for the connection to be closed, and reads the answer.
+fn exchange(mut stream: impl Read + Write, request: &[u8]) -> Reply {
+    stream.write_all(request).expect("sent");
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).expect("an answer, then the end");
+    let (head, body) = reply.split_once("\r\n\r\n").expect("a header");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    Reply { status, head: head.to_lowercase(), body: body.to_owned() }
+}
+
 impl Server {
+    fn start(shards: usize, reasons: &'static [&'static str]) -> Self {
+        Self::start_at(Options { listen: Some(any_port()), socket: None }, shards, reasons)
+    }
+
+    fn start_at(options: Options, shards: usize, reasons: &'static [&'static str]) -> Self {
+        let control = Arc::new(Fake::default());
+        let sources = sources(shards, reasons, Arc::clone(&control));
+        let (board, blocks) = (Arc::clone(&sources.board), sources.blocks.clone());
+        let services = Services::start().expect("a thread");
+        let admin = Admin::start(&services.handle(), options, sources).expect("both places are free");
+        Self { admin, services, board, blocks, control }
+    }
+
+    fn stop(self) {
+        self.admin.stop();
+        self.services.stop();
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.admin.address().expect("listening")
+    }
+
     fn ask(&self, request: &str) -> Reply {
-        let mut stream = TcpStream::connect(self.services.address()).expect("listening");
+        let stream = TcpStream::connect(self.address()).expect("listening");
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
-        stream.write_all(request.as_bytes()).expect("sent");
-        let mut reply = String::new();
-        stream.read_to_string(&mut reply).expect("an answer, then the end");
-        let (head, body) = reply.split_once("\r\n\r\n").expect("a header");
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-        Reply { status, head: head.to_lowercase(), body: body.to_owned() }
+        exchange(stream, request.as_bytes())
     }
 
     fn get(&self, path: &str) -> Reply {
@@ -57,164 +173,6 @@ impl Server {
 
     fn readyz(&self) -> (u16, Value) {
         let reply = self.get("/readyz");
-        assert!(reply.head.contains("content-type: application/json"), "{}", reply.head);
-        (reply.status, serde_json::from_str(&reply.body).expect("JSON"))
+        (reply.status, reply.json())
     }
-}
-
-/// The value of a series written out as the exposition has it.
-fn value(text: &str, series: &str) -> f64 {
-    let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-    line.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse().expect("a number")
-}
-
-#[test]
-fn readyz_tells_each_phase_and_why() {
-    let server = server(2, &["the spool's disk is full"]);
-    let seats: Vec<_> = server.board.shards().filter_map(|shard| server.board.seat(shard)).collect();
-    for (phase, status) in [
-        (Phase::Starting, 503),
-        (Phase::Ready, 200),
-        (Phase::Degraded, 200),
-        (Phase::Draining, 503),
-        (Phase::Stopping, 503),
-    ] {
-        let state = server.board.publish_phase(phase);
-        seats[0].acknowledge(state);
-        if phase == Phase::Ready {
-            assert_eq!(server.readyz().0, 503, "a shard that does not listen yet");
-            seats[1].acknowledge(state);
-        }
-        let (answered, body) = server.readyz();
-        assert_eq!(answered, status, "{phase}");
-        let state = if phase == Phase::Draining { "stopping" } else { phase.name() };
-        assert_eq!(body["state"], state);
-        assert_eq!(body["reasons"][0], "the spool's disk is full");
-        assert_eq!(body["shards"][0], serde_json::json!({ "shard": 0, "phase": phase.name() }));
-        if !matches!(phase, Phase::Starting | Phase::Ready) {
-            assert_eq!(body["shards"][1]["phase"], "ready");
-            let late = body["reasons"][1].as_str().expect("text");
-            let wanted = format!("shard 1 has not acknowledged {phase}, config epoch 0 yet");
-            assert!(late.starts_with(&wanted), "{late}");
-        }
-    }
-    server.board.depart(ShardId(1));
-    let (_, body) = server.readyz();
-    assert_eq!(body["shards"][1]["phase"], "ended");
-    assert_eq!(body["reasons"][1], "shard 1 has ended");
-    server.services.stop();
-}
-
-#[test]
-fn metrics_of_two_shards_over_two_scrapes() {
-    let server = server(2, &[]);
-    let (one, two) = (&server.blocks[0], &server.blocks[1]);
-    one.add(Counter::SessionsOpened, 5);
-    two.add(Counter::SessionsOpened, 7);
-    two.add(Counter::SessionsClosedTls, 1);
-    one.raise(Gauge::SessionsOpen, 3);
-    for micros in [50, 100, 101, 400, 20_000, 400_000_000] {
-        one.observe(Timing::SpoolCommit, Duration::from_micros(micros));
-    }
-    let commit = |shard, le: &str| format!(r#"ringpost_spool_commit_seconds_bucket{{shard="{shard}",le="{le}"}}"#);
-    let sum = r#"ringpost_spool_commit_seconds_sum{shard="0"}"#;
-    let count = r#"ringpost_spool_commit_seconds_count{shard="0"}"#;
-
-    let reply = server.get("/metrics");
-    let text = reply.body;
-    assert_eq!(reply.status, 200);
-    assert!(reply.head.contains("content-type: text/plain; version=0.0.4"), "{}", reply.head);
-    assert_eq!(value(&text, r#"ringpost_sessions_opened_total{shard="0"}"#), 5.0);
-    assert_eq!(value(&text, r#"ringpost_sessions_opened_total{shard="1"}"#), 7.0);
-    assert_eq!(value(&text, r#"ringpost_sessions_closed_total{shard="1",how="tls"}"#), 1.0);
-    assert_eq!(value(&text, r#"ringpost_sessions_open{shard="0"}"#), 3.0);
-    for (le, expected) in
-        [("0.0001", 2.0), ("0.00025", 3.0), ("0.0005", 4.0), ("0.025", 5.0), ("300", 5.0), ("+Inf", 6.0)]
-    {
-        assert_eq!(value(&text, &commit(0, le)), expected, "{le}");
-    }
-    assert_eq!(value(&text, &commit(1, "+Inf")), 0.0);
-    assert_eq!(value(&text, count), 6.0);
-    assert!((value(&text, sum) - 400.020651).abs() < 1e-9);
-
-    // More values than wait for the exporter at a time, at a bound and just above one, and a gauge that falls.
-    for _ in 0..20_000 {
-        one.observe(Timing::SpoolCommit, Duration::from_millis(1));
-        one.observe(Timing::SpoolCommit, Duration::from_nanos(1_000_001));
-    }
-    one.add(Counter::SessionsOpened, 1);
-    one.lower(Gauge::SessionsOpen, 3);
-    let text = server.get("/metrics").body;
-    assert_eq!(value(&text, r#"ringpost_sessions_opened_total{shard="0"}"#), 6.0);
-    assert_eq!(value(&text, r#"ringpost_sessions_open{shard="0"}"#), 0.0);
-    assert_eq!(value(&text, &commit(0, "0.0005")), 4.0);
-    assert_eq!(value(&text, &commit(0, "0.001")), 20_004.0);
-    assert_eq!(value(&text, &commit(0, "0.0025")), 40_004.0);
-    assert_eq!(value(&text, count), 40_006.0);
-    assert!((value(&text, sum) - (400.020651 + 40.00002)).abs() < 1e-6, "{}", value(&text, sum));
-    server.services.stop();
-}
-
-#[test]
-fn every_family_of_the_catalogue_is_there_from_the_start() {
-    let server = server(1, &[]);
-    let text = server.get("/metrics").body;
-    let check = |name: &str, kind: &str| {
-        assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name}");
-        let help = text.lines().find_map(|line| line.strip_prefix(&format!("# HELP {name} ")));
-        assert!(help.is_some_and(|help| help.ends_with('.')), "{name}: {help:?}");
-    };
-    Counter::ALL.iter().for_each(|row| check(row.family().name, "counter"));
-    Gauge::ALL.iter().for_each(|row| check(row.family().name, "gauge"));
-    Timing::ALL.iter().for_each(|row| check(row.family().name, "histogram"));
-    assert!(!text.contains("_total_total") && !text.contains("_seconds_seconds"));
-    assert!(text.contains("# HELP ringpost_sessions_closed_total Sessions that ended, by how.\n"), "{text}");
-    let buckets = text.lines().filter(|line| line.starts_with("ringpost_delivery_seconds_bucket")).count();
-    assert_eq!(buckets, BUCKETS.len() + 1);
-    let series = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).count();
-    assert_eq!(series, Counter::ALL.len() + Gauge::ALL.len() + Timing::ALL.len() * (buckets + 2));
-    server.services.stop();
-}
-
-#[test]
-fn other_paths_methods_and_oversized_headers_are_answered() {
-    let server = server(1, &[]);
-    let live = server.get("/livez");
-    assert_eq!((live.status, live.body.as_str()), (200, "ok\n"));
-    let unknown = server.get("/nothing");
-    assert_eq!(unknown.status, 404);
-    for path in ["/livez", "/readyz", "/metrics"] {
-        assert!(unknown.body.contains(path), "{}", unknown.body);
-    }
-    let post = "POST /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
-    assert_eq!(server.ask(post).status, 405);
-    let filler = "x".repeat(17 * 1024);
-    let request = format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nX: {filler}");
-    assert_eq!(server.ask(&request).status, 431);
-    server.services.stop();
-}
-
-#[test]
-fn a_taken_port_is_an_error_that_says_what_to_do() {
-    let taken = TcpListener::bind(any_port()).expect("a free port");
-    let listen = taken.local_addr().expect("bound");
-    let sources = Sources { board: Board::new(0), blocks: Vec::new(), reasons: Arc::new(Vec::new), version: "0.1.0" };
-    let error = Services::start(Options { listen }, sources).err().expect("taken");
-    assert!(matches!(error, Error::Listen { .. }));
-    let text = error.to_string();
-    assert!(text.contains(&listen.to_string()) && text.contains("[admin] listen"), "{text}");
-}
-
-#[test]
-fn stopping_takes_less_than_a_second_also_with_idle_clients() {
-    let server = server(1, &[]);
-    let address = server.services.address();
-    let mut kept = TcpStream::connect(address).expect("listening");
-    kept.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sent");
-    assert!(kept.read(&mut [0; 1024]).expect("an answer") > 0);
-    let _halfway = TcpStream::connect(address).and_then(|mut stream| stream.write_all(b"GET /li").map(|()| stream));
-    let start = Instant::now();
-    server.services.stop();
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
-    assert!(TcpStream::connect(address).is_err(), "nobody listens any more");
 }

@@ -1,0 +1,77 @@
+//! What the admin socket can have done, and the refusals of those who do it.
+//!
+//! The daemon implements [`Control`]. Each call runs in a task of its own on the services thread and is carried through
+//! also when the client has gone away or waited too long; so a future must not block the thread, and should end by itself
+//! within seconds.
+
+use crate::api::{BanAdd, BanView, Explanation, Reloaded};
+use ringpost_base::Network;
+use std::pin::Pin;
+
+/// A future that an object behind a trait gives out.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Who carries out what is asked over the admin socket.
+pub trait Control: Send + Sync {
+    /// The bans in force.
+    fn bans(&self) -> BoxFuture<'_, Result<Vec<BanView>, Refusal>>;
+
+    /// Bans a network; done once it is in force on every shard. The order has passed [`BanAdd::check`].
+    fn ban(&self, order: BanAdd) -> BoxFuture<'_, Result<BanView, Refusal>>;
+
+    /// Lifts a ban; done once it is lifted on every shard, with the ban that was.
+    fn unban(&self, network: Network) -> BoxFuture<'_, Result<BanView, Refusal>>;
+
+    /// What was decided in a session, by its id or by the id of one of its messages. The text is one or the other, in
+    /// the form in which ids are printed.
+    fn explain(&self, id: String) -> BoxFuture<'_, Result<Explanation, Refusal>>;
+
+    /// Reads the config file again; done once it is in force on every shard. A file with faults is refused with all of
+    /// them, as [`RefusalStatus::Invalid`], and changes nothing.
+    fn reload(&self) -> BoxFuture<'_, Result<Reloaded, Refusal>>;
+}
+
+/// Why something was not done, and nothing of it was.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// The kind, for programs.
+    pub status: RefusalStatus,
+    /// The reason, for people: what is wrong and what to do about it.
+    pub message: String,
+}
+
+/// Kinds of refusals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RefusalStatus {
+    /// There is no such thing: HTTP 404.
+    NotFound,
+    /// What was asked is wrong in itself, or the config file is: HTTP 400.
+    Invalid,
+    /// It contradicts something else that is in force: HTTP 409.
+    Conflict,
+    /// Not at this moment: HTTP 503.
+    Unavailable,
+}
+
+impl Refusal {
+    /// There is no such thing.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self { status: RefusalStatus::NotFound, message: message.into() }
+    }
+
+    /// What was asked is wrong in itself.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self { status: RefusalStatus::Invalid, message: message.into() }
+    }
+
+    /// It contradicts something that is in force.
+    pub fn conflict(message: impl Into<String>) -> Self {
+        Self { status: RefusalStatus::Conflict, message: message.into() }
+    }
+
+    /// Not at this moment.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self { status: RefusalStatus::Unavailable, message: message.into() }
+    }
+}

@@ -1,0 +1,117 @@
+//! The unix socket: made, guarded, taken away.
+//!
+//! Invariants: the socket's file is for its owner alone from the moment it exists. Only a socket that nobody answers on is
+//! replaced, and only a socket of our own is removed. It refuses to make directories.
+
+use crate::Error;
+use crate::server::Peer;
+use rustix::fs::{Mode, fchmod};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
+use rustix::process::geteuid;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+/// Bytes of a socket's path: `sun_path` of unix(7), less the zero at its end.
+pub(crate) const PATH_BYTES_MAX: usize = 107;
+
+/// Clients that the kernel keeps waiting: they are people, and scripts.
+const BACKLOG: i32 = 64;
+
+/// The file of a listening socket; removed when this is dropped, if it is still the one that was made.
+pub(crate) struct SocketFile {
+    path: PathBuf,
+    /// Device and inode: a server that was started meanwhile may have put its own in the place.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    /// Makes the socket, for its owner alone, and listens.
+    pub(crate) fn listen(path: &Path) -> Result<(Self, UnixListener), Error> {
+        let length = path.as_os_str().as_bytes().len();
+        if length > PATH_BYTES_MAX {
+            return Err(Error::SocketPath { path: path.to_owned(), length, most: PATH_BYTES_MAX });
+        }
+        let failed = |source: io::Error| Error::Socket { path: path.to_owned(), source };
+        let address = SocketAddrUnix::new(path).map_err(|error| failed(error.into()))?;
+        clear(path, &address)?;
+        let socket = stream_socket().map_err(failed)?;
+        // Linux takes the file's mode from the socket's own at bind, less the umask: no moment is left at which the file
+        // would be open to others.
+        fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(|error| failed(error.into()))?;
+        bind(&socket, &address).map_err(|error| failed(error.into()))?;
+        let made = fs::symlink_metadata(path).map_err(failed)?;
+        let file = Self { path: path.to_owned(), identity: (made.dev(), made.ino()) };
+        listen(&socket, BACKLOG).map_err(|error| failed(error.into()))?;
+        Ok((file, UnixListener::from(socket)))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        match fs::symlink_metadata(&self.path) {
+            Ok(there) if (there.dev(), there.ino()) == self.identity => {
+                if let Err(error) = fs::remove_file(&self.path) {
+                    tracing::warn!(path = %self.path.display(), %error, "admin socket can't be removed");
+                }
+            }
+            // Another's, or gone already.
+            Ok(_) | Err(_) => {}
+        }
+    }
+}
+
+/// Removes the socket that a server left behind which did not end in order.
+fn clear(path: &Path, address: &SocketAddrUnix) -> Result<(), Error> {
+    let failed = |source: io::Error| Error::Socket { path: path.to_owned(), source };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+        Ok(there) if !there.file_type().is_socket() => return Err(Error::SocketPlace(path.to_owned())),
+        Ok(_) => {}
+    }
+    let probe = stream_socket().map_err(failed)?;
+    match connect(&probe, address) {
+        // Without waiting: a full backlog is somebody's too.
+        Ok(()) | Err(rustix::io::Errno::AGAIN) => Err(Error::SocketInUse(path.to_owned())),
+        Err(rustix::io::Errno::CONNREFUSED) => fs::remove_file(path).map_err(failed),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+fn stream_socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
+}
+
+/// Whether a client may be answered: the file's mode keeps others out already, but not those who were handed a descriptor,
+/// or for whom somebody has opened the file up.
+pub(crate) fn admits(peer: Peer) -> bool {
+    is_ours(peer.uid, geteuid().as_raw())
+}
+
+fn is_ours(uid: u32, own: u32) -> bool {
+    uid == own || uid == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_servers_user_and_root_are_admitted() {
+        for (uid, own, expected) in
+            [(1000, 1000, true), (0, 1000, true), (0, 0, true), (1001, 1000, false), (1000, 0, false)]
+        {
+            assert_eq!(is_ours(uid, own), expected, "{uid} at a server of {own}");
+        }
+    }
+}
