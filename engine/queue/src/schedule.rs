@@ -97,6 +97,11 @@ impl Queue {
         }
     }
 
+    /// Goes on with other options; what waits keeps the time it was given.
+    pub fn configure(&mut self, options: Options) {
+        self.options = options;
+    }
+
     /// Adds a message, due at once. One that is here already is left as it is.
     pub fn push(&mut self, item: Item) {
         if let std::collections::hash_map::Entry::Vacant(place) = self.items.entry(item.id) {

@@ -37,6 +37,7 @@ fn system_hostname() -> String {
 pub(crate) fn check(options: &ConfigFile) -> Result<()> {
     let config = load(options)?;
     crate::plan::cores(&config)?;
+    crate::reload::policy(&config)?;
     let name = options.config.as_ref().map_or("embedded defaults".into(), |path| path.display().to_string());
     println!("{name}: ok");
     Ok(())

@@ -1,6 +1,9 @@
 //! The command line.
+//!
+//! What is wrong in itself (a network, a duration, an id) is refused here, before anybody is asked, with status 2.
 
 use clap::{Args, Parser, Subcommand};
+use ringpost_base::{Network, SessionId, Span, SpoolId};
 use std::path::PathBuf;
 
 /// A mail exchanger for bare-metal Linux: one io_uring engine per core, durable before 250.
@@ -20,6 +23,15 @@ pub(crate) enum Command {
     /// Looks at the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Tells the running server whom to shut out.
+    #[command(subcommand)]
+    Ban(BanCommand),
+    /// Tells what the running server decided in a session, by which rule and from what, as far back as it remembers.
+    Explain(ExplainOptions),
+    /// Has the running server read its config file again, without a session lost.
+    Reload(RunningServer),
+    /// Tells how the running server is, and each of its shards in numbers.
+    Status(StatusOptions),
 }
 
 #[derive(Subcommand)]
@@ -28,9 +40,150 @@ pub(crate) enum ConfigCommand {
     Show(ConfigFile),
 }
 
-#[derive(Args)]
+#[derive(Subcommand)]
+pub(crate) enum BanCommand {
+    /// Bans an address or a network, on every shard at once. Open sessions of it end.
+    Add(BanAddOptions),
+    /// Lifts a ban.
+    Rm(BanRmOptions),
+    /// Lists the bans in force.
+    List(BanListOptions),
+}
+
+#[derive(Clone, Args)]
 pub(crate) struct ConfigFile {
     /// The config file. Without one the embedded defaults are used: a server for 127.0.0.1 and the domain example.com.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+}
+
+/// Which of perhaps several servers of a machine.
+#[derive(Args)]
+pub(crate) struct RunningServer {
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+    /// The server's admin socket. Without it the socket is where the config says.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct BanAddOptions {
+    /// The address or network, such as 192.0.2.1, 192.0.2.0/24 or 2001:db8::/32.
+    pub(crate) network: Network,
+    /// For how long, such as 30m, 12h or 7d. Without it: for good.
+    #[arg(long, value_name = "TIME", value_parser = ttl)]
+    pub(crate) ttl: Option<Span>,
+    /// Why, in words for those who see the list later.
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(crate) reason: String,
+    #[command(flatten)]
+    pub(crate) server: RunningServer,
+}
+
+#[derive(Args)]
+pub(crate) struct BanRmOptions {
+    /// The address or network, as it was banned.
+    pub(crate) network: Network,
+    #[command(flatten)]
+    pub(crate) server: RunningServer,
+}
+
+#[derive(Args)]
+pub(crate) struct BanListOptions {
+    /// Prints JSON, as the server sends it.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) server: RunningServer,
+}
+
+#[derive(Args)]
+pub(crate) struct ExplainOptions {
+    /// The id of a session, as it is in the banner and at the end of refusals, or of a message, as it is in the 250.
+    #[arg(value_name = "ID", value_parser = id)]
+    pub(crate) id: String,
+    /// Prints JSON, as the server sends it.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) server: RunningServer,
+}
+
+#[derive(Args)]
+pub(crate) struct StatusOptions {
+    /// Prints JSON, as the server sends it.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) server: RunningServer,
+}
+
+fn ttl(text: &str) -> Result<Span, String> {
+    let ttl: Span = text.parse().map_err(|error: ringpost_base::ParseSpanError| error.to_string())?;
+    if ttl.0.is_zero() { Err("a ban of no duration bans nobody".to_owned()) } else { Ok(ttl) }
+}
+
+/// An id as ids are printed; brackets that were copied along with it from a reply or a header are no part of it.
+fn id(text: &str) -> Result<String, String> {
+    let bare = text.trim().trim_matches(['[', ']', '<', '>']);
+    let session = bare.parse::<SessionId>().map(|id| id.to_string());
+    let either = session.or_else(|_| bare.parse::<SpoolId>().map(|id| id.to_string()));
+    either.map_err(|_| {
+        format!(
+            "not an id: a session's has {} letters and digits, a message's {}, as printed in replies and log lines",
+            SessionId::TEXT_LEN,
+            SpoolId::TEXT_LEN
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &str) -> Result<Command, String> {
+        let arguments = Arguments::try_parse_from(line.split(' '));
+        arguments.map(|arguments| arguments.command).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_is_wrong_in_itself_is_told_in_words() {
+        for (line, words) in [
+            ("ringpost ban add 192.0.2.1/24", "the network is 192.0.2.0/24"),
+            ("ringpost ban add example.org", "not an address or network"),
+            ("ringpost ban add 192.0.2.1 --ttl 1hour", "not a duration"),
+            ("ringpost ban add 192.0.2.1 --ttl 0s", "no duration"),
+            ("ringpost ban rm", "<NETWORK>"),
+            ("ringpost explain 6P01GGM06A0F", "13 letters and digits"),
+            ("ringpost explain", "<ID>"),
+            ("ringpost ban", "Usage"),
+        ] {
+            let error = parse(line).err().unwrap_or_else(|| panic!("{line}: no error"));
+            assert!(error.contains(words), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn ids_are_taken_as_they_were_copied() {
+        for text in ["6P01GGM06A0FQ", "[6P01GGM06A0FQ]", " 6p01ggm06a0fq", "<6P01GGM06A0FQ>"] {
+            assert_eq!(id(text).as_deref(), Ok("6P01GGM06A0FQ"), "{text}");
+        }
+        assert_eq!(id("01jd4vxk2q000000020000000a").as_deref(), Ok("01JD4VXK2Q000000020000000A"));
+    }
+
+    #[test]
+    fn the_options_of_a_ban() {
+        let line = "ringpost ban add 2001:db8::/32 --ttl 12h --reason harvest --socket /run/a.sock";
+        let Ok(Command::Ban(BanCommand::Add(options))) = parse(line) else { panic!("not a ban") };
+        assert_eq!(options.network.to_string(), "2001:db8::/32");
+        assert_eq!((options.ttl, options.reason.as_str()), (Some(Span::seconds(43_200)), "harvest"));
+        assert_eq!(options.server.socket.as_deref(), Some("/run/a.sock".as_ref()));
+    }
 }

@@ -4,31 +4,42 @@
 //! still being read back. Each can fail; no listener answers before the last has succeeded. The stop has three:
 //! accept no more, drain, close.
 
+use crate::bans::BanFile;
 use crate::cli::ConfigFile;
+use crate::control::Commands;
+use crate::greylist::GreylistFile;
 use crate::health::Health;
+use crate::in_force::{InForce, Publisher, Source};
+use crate::keeper::{Keeper, Request};
+use crate::orders::{Order, Orders};
 use crate::plan::{self, Core};
 use crate::shard::{self, Equipment, Socket};
+use crate::signals::Signal;
 use crate::state::StateDir;
-use crate::{check, signals};
+use crate::{check, reload, signals};
 use anyhow::{Context, Result, anyhow, bail};
-use crossbeam::channel::{Receiver, bounded, select, tick, unbounded};
-use ringpost_admin::{Options as AdminOptions, Services, Sources};
-use ringpost_base::ShardId;
-use ringpost_config::{Config, LogFormat, LogLevel, TlsVersion};
+use crossbeam::channel::{Receiver, Sender, bounded, select, tick, unbounded};
+use ringpost_admin::{Admin, Options as AdminOptions, Sources};
+use ringpost_base::{NetworkLengths, ShardId, owner};
+use ringpost_config::{Config, Listener, LogFormat, LogLevel};
 use ringpost_control::{Board, Phase};
+use ringpost_dns::Dns;
 use ringpost_metrics::Block;
-use ringpost_net::{Acceptor, Ticketing, TlsOptions, bind, stored_or_made};
+use ringpost_net::{Group, Ticketing, bind};
+use ringpost_policy::{GreyRecord, GreySecret};
 use ringpost_runtime::log::{self, Format, Level, LogGuard, LogOptions};
-use ringpost_runtime::{Plan, ShardThread, inbox, preflight, start};
+use ringpost_runtime::{Inbox, Plan, Services, ShardThread, entropy, inbox, mesh, now, preflight, start};
 use ringpost_store::{FilesThread, shard_directories};
 use std::io::IsTerminal;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the start waits between two lines about reading the spool back, which may take long after a crash.
 const STORAGE_NEWS: Duration = Duration::from_secs(10);
+
+/// Questions from one shard to another that may be under way: more clients than that ask at once only in a flood, and go
+/// on without an answer then.
+const MESH_CAPACITY: usize = 1024;
 
 /// How often health is looked at.
 const HEALTH: Duration = Duration::from_millis(200);
@@ -43,10 +54,9 @@ pub(crate) fn serve(options: &ConfigFile) -> Result<()> {
     // Mail is nobody else's business, whatever the umask of who starts us.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     let config = check::load(options)?;
-    let mut cores = plan::cores(&config)?;
-    let descriptors = preflight(cores.len())?;
+    let descriptors = preflight(plan::cores(&config)?.len())?;
     let guard = start_log(&config)?;
-    let result = run(&config, &mut cores, descriptors, since);
+    let result = run(&config, options, descriptors, since);
     match &result {
         Ok(()) => tracing::info!("shutdown complete"),
         Err(error) => tracing::error!(error = format!("{error:#}"), "server failed"),
@@ -86,42 +96,101 @@ fn start_log(config: &Config) -> Result<LogGuard> {
 struct Shards {
     threads: Vec<ShardThread<()>>,
     board: Arc<Board>,
-    blocks: Vec<Arc<Block>>,
     ended: Receiver<ShardId>,
     /// Whether each shard's spool is open; and later, why a shard could not go on.
     opened: Receiver<(ShardId, Result<(), String>)>,
 }
 
-fn run(config: &Config, cores: &mut [Core], descriptors: u64, since: Instant) -> Result<()> {
+/// What is made before the shards, and outlives them.
+struct Foundation {
+    state: Arc<StateDir>,
+    publisher: Arc<Publisher>,
+    board: Arc<Board>,
+    blocks: Vec<Arc<Block>>,
+    health: Health,
+    secret: GreySecret,
+    keeper: Sender<Request>,
+}
+
+fn run(config: &Config, options: &ConfigFile, descriptors: u64, since: Instant) -> Result<()> {
     let signals = signals::listen()?;
-    if let Some(share) = plan::fit_descriptors(cores, descriptors)? {
+    let mut cores = plan::cores(config)?;
+    if let Some(share) = plan::fit_descriptors(&mut cores, descriptors)? {
         tracing::warn!(
             connections_per_core = share as u64,
             "the limit on open files (ulimit -n, LimitNOFILE=) allows fewer connections than configured"
         );
     }
-    let state = StateDir::open(&config.server.state_dir)?;
-    let sockets = bind_all(config, cores.len())?;
-    let acceptors = acceptors(config, &state, cores.len())?;
-    let (board, blocks) = (Board::new(cores.len()), blocks(cores.len()));
-    let health = Health::new(cores, &blocks);
-    let services = match config.admin.listen {
-        None => None,
-        Some(listen) => Some(start_services(listen, &board, &blocks, health.clone())?),
+    let state = Arc::new(StateDir::open(&config.server.state_dir)?);
+    let groups = bind_all(config, cores.len())?;
+    let services = Services::start().context("no thread for the services")?;
+    let ticketing = Ticketing::new()?;
+    let source = Source {
+        epoch: 0,
+        config: config.clone(),
+        policy: reload::policy(config)?,
+        acceptors: reload::acceptors(config, &state, &ticketing, cores.len())?,
+        dns: Dns::start(services.handle(), &reload::dns_options(config)).context("dns.servers")?,
+        cores,
     };
+    let cores = source.cores.clone();
+    let (ban_file, mut book) = BanFile::open(state.bans())?;
+    reload::set_bans(&mut book, config);
+    book.expire(now().wall);
+    let (greylist, stored) = GreylistFile::open(state.greylist(), GreySecret(entropy().0))?;
+    let (board, blocks) = (Board::new(cores.len()), blocks(cores.len()));
+    let first = InForce { source: Arc::new(source), bans: Arc::new(book.snapshot()) };
+    let publisher = Publisher::new(first, board.clone());
+    let (keeper, requests) = unbounded();
+    let running = Keeper {
+        publisher: publisher.clone(),
+        options: options.clone(),
+        state: state.clone(),
+        ticketing,
+        descriptors,
+        services: services.handle(),
+        book,
+        ban_file,
+        greylist,
+        requests,
+    }
+    .start(keeper.clone())?;
+    let health = Health::new(&cores, &blocks);
+    let foundation = Foundation { state, publisher, board, blocks, health, secret: stored.secret, keeper };
+    let outcome = serve_on(&foundation, groups, stored.records, &services, &signals, since);
+    running.stop();
+    services.stop();
+    outcome
+}
+
+/// From the services to the end of the shards.
+fn serve_on(
+    foundation: &Foundation,
+    groups: Vec<(Listener, Group)>,
+    greylisted: Vec<GreyRecord>,
+    services: &Services,
+    signals: &Receiver<Signal>,
+    since: Instant,
+) -> Result<()> {
+    let source = foundation.publisher.current().source;
+    let (config, cores) = (&source.config, &source.cores);
+    let (orders, inboxes): (Vec<_>, Vec<_>) = cores.iter().map(|_| inbox()).unzip();
+    let admin = start_admin(config, foundation, orders, services, since)?;
     // Until the server is ready nothing has been accepted that would have to be waited for: a start that fails, or is
     // called off, ends the process.
-    let shards = launch(config, cores, &state, board, blocks, sockets, acceptors)?;
-    if !wait_opened(&shards, &signals)? {
+    let shards = launch(foundation, &source, &groups, greylisted, inboxes)?;
+    if !wait_opened(&shards, signals)? {
         return Ok(());
     }
-    let outcome = operate(config, cores, &shards, &health, services.as_ref(), &signals, since);
-    shards.board.publish_phase(Phase::Draining);
-    if let Some(services) = services {
-        // Health and metrics answer until the sessions are done.
-        wait_departed(&shards, config.server.drain_timeout.0);
-        services.stop();
+    for (listener, group) in groups {
+        let steering = listener.is_steered().then_some(config.policy.ledger.networks);
+        group.listen_all(steering).with_context(|| format!("listener {:?}", listener.name))?;
     }
+    let outcome = operate(foundation, &source, &shards, &admin, signals, since);
+    shards.board.publish_phase(Phase::Draining);
+    // Health and metrics answer until the sessions are done.
+    wait_departed(&shards, config.server.drain_timeout.0);
+    admin.stop();
     match (outcome, stop(config, shards)) {
         (Err(outcome), Err(closed)) => Err(outcome.context(closed.to_string())),
         (outcome, closed) => outcome.and(closed),
@@ -132,31 +201,15 @@ fn blocks(count: usize) -> Vec<Arc<Block>> {
     (0..count).map(|_| Arc::new(Block::new())).collect()
 }
 
-/// Sockets for each shard, of every address of every listener.
-fn bind_all(config: &Config, shards: usize) -> Result<Vec<Vec<Socket>>> {
-    let mut by_shard: Vec<Vec<Socket>> = (0..shards).map(|_| Vec::new()).collect();
-    for listener in &config.listeners {
-        for address in &listener.address {
-            let group = bind(*address, shards).with_context(|| format!("listener {:?}", listener.name))?;
-            for (bound, sockets) in group.into_iter().zip(&mut by_shard) {
-                sockets.push(Socket { bound, name: listener.name.clone(), tls: listener.tls });
-            }
-        }
-    }
-    Ok(by_shard)
-}
-
-fn acceptors(config: &Config, state: &StateDir, shards: usize) -> Result<Vec<Acceptor>> {
-    let mut certificates: Vec<(PathBuf, PathBuf)> =
-        config.tls.certificates.iter().map(|pair| (pair.cert.clone().into(), pair.key.clone().into())).collect();
-    if certificates.is_empty() {
-        let pair = stored_or_made(&state.tls(), &config.server.hostname)?;
-        tracing::info!(certificate = %pair.0.display(), "no certificate configured, using a self-signed one");
-        certificates.push(pair);
-    }
-    let options = TlsOptions { certificates, only_13: config.tls.min_version == TlsVersion::V13 };
-    let ticketing = Ticketing::new()?;
-    (0..shards).map(|_| Acceptor::new(&options, &ticketing).map_err(Into::into)).collect()
+/// Sockets for the shards, of every address of every listener.
+fn bind_all(config: &Config, shards: usize) -> Result<Vec<(Listener, Group)>> {
+    let addresses = config.listeners.iter().flat_map(|listener| listener.address.iter().map(move |at| (listener, *at)));
+    addresses
+        .map(|(listener, address)| {
+            let group = bind(address, shards).with_context(|| format!("listener {:?}", listener.name))?;
+            Ok((listener.clone(), group))
+        })
+        .collect()
 }
 
 impl Shards {
@@ -168,52 +221,80 @@ impl Shards {
 
 /// Starts the shards; each begins by opening its spool.
 fn launch(
-    config: &Config,
-    cores: &[Core],
-    state: &StateDir,
-    board: Arc<Board>,
-    blocks: Vec<Arc<Block>>,
-    sockets: Vec<Vec<Socket>>,
-    acceptors: Vec<Acceptor>,
+    foundation: &Foundation,
+    source: &Source,
+    groups: &[(Listener, Group)],
+    greylisted: Vec<GreyRecord>,
+    inboxes: Vec<Inbox<Order>>,
 ) -> Result<Shards> {
+    let Foundation { state, publisher, board, blocks, secret, keeper, .. } = foundation;
+    let cores = &source.cores;
     let (ended_sender, ended) = unbounded();
     let (opened_sender, opened) = bounded(cores.len());
-    let mut shards = Shards { threads: Vec::new(), board, blocks, ended, opened };
+    let mut shards = Shards { threads: Vec::new(), board: board.clone(), ended, opened };
     let spool = state.spool();
     std::fs::create_dir_all(&spool).with_context(|| format!("{}: can't be made", spool.display()))?;
     let directories = shard_directories(&spool, cores.len())?;
-    for (((core, sockets), acceptor), (directory, orphans)) in cores.iter().zip(sockets).zip(acceptors).zip(directories)
+    let mut sockets = share(groups, cores.len())?;
+    let mut greylisted = by_owner(greylisted, source.config.policy.ledger.networks, cores.len());
+    let seats = mesh(cores.len(), MESH_CAPACITY);
+    for ((((core, (directory, orphans)), mesh), orders), index) in
+        cores.iter().zip(directories).zip(seats).zip(inboxes).zip(0..)
     {
         let (done, inbox) = inbox();
         let files = FilesThread::start(core.shard, done).context("no thread for writing Maildirs")?;
         let equipment = Equipment {
             core: core.clone(),
-            config: config.clone(),
+            shards: cores.len(),
+            publisher: publisher.clone(),
             state_dir: state.path().to_owned(),
             directory,
             orphans,
-            acceptor,
-            sockets,
+            sockets: std::mem::take(&mut sockets[index]),
+            greylisted: std::mem::take(&mut greylisted[index]),
+            secret: *secret,
+            mesh,
+            orders,
+            keeper: keeper.clone(),
             files,
             inbox,
             opened: opened_sender.clone(),
         };
-        let seat = shards.board.seat(core.shard).ok_or_else(|| anyhow!("shard {} has no seat", core.shard))?;
-        let block = shards.blocks[core.shard.index()].clone();
+        let seat = board.seat(core.shard).ok_or_else(|| anyhow!("shard {} has no seat", core.shard))?;
+        let block = blocks[core.shard.index()].clone();
         let plan = Plan { shard: core.shard, cpu: core.cpu, block, seat, ended: ended_sender.clone() };
         shards.threads.push(start(plan, move |shard| shard::run(shard, equipment))?);
     }
     Ok(shards)
 }
 
+/// The sockets of each shard.
+fn share(groups: &[(Listener, Group)], shards: usize) -> Result<Vec<Vec<Socket>>> {
+    let mut by_shard: Vec<Vec<Socket>> = (0..shards).map(|_| Vec::new()).collect();
+    for (listener, group) in groups {
+        for (bound, sockets) in group.share()?.into_iter().zip(&mut by_shard) {
+            sockets.push(Socket { bound, name: listener.name.clone() });
+        }
+    }
+    Ok(by_shard)
+}
+
+/// What each shard remembers of the greylist.
+fn by_owner(records: Vec<GreyRecord>, networks: NetworkLengths, shards: usize) -> Vec<Vec<GreyRecord>> {
+    let mut by_shard: Vec<Vec<GreyRecord>> = (0..shards).map(|_| Vec::new()).collect();
+    for record in records {
+        by_shard[owner(record.network.address(), networks, shards).index()].push(record);
+    }
+    by_shard
+}
+
 /// From ready to the signal that ends it.
 fn operate(
-    config: &Config,
-    cores: &[Core],
+    foundation: &Foundation,
+    source: &Source,
     shards: &Shards,
-    health: &Health,
-    services: Option<&Services>,
-    signals: &Receiver<&'static str>,
+    admin: &Admin,
+    signals: &Receiver<Signal>,
     since: Instant,
 ) -> Result<()> {
     let ready = shards.board.publish_phase(Phase::Ready);
@@ -223,22 +304,34 @@ fn operate(
         None if !late.is_empty() => tracing::warn!(shards = ?late, "shards are slow to start"),
         None => {}
     }
-    announce(config, cores, services, since);
-    watch(health, shards, signals)
+    announce(&source.config, &source.cores, admin, since);
+    watch(foundation, shards, signals)
 }
 
-fn start_services(listen: SocketAddr, board: &Arc<Board>, blocks: &[Arc<Block>], health: Health) -> Result<Services> {
+fn start_admin(
+    config: &Config,
+    foundation: &Foundation,
+    orders: Orders,
+    services: &Services,
+    since: Instant,
+) -> Result<Admin> {
+    let Foundation { state, publisher, board, blocks, health, keeper, .. } = foundation;
+    let control = Commands { keeper: keeper.clone(), orders, publisher: publisher.clone() };
+    let health = health.clone();
     let sources = Sources {
         board: board.clone(),
-        blocks: blocks.to_vec(),
+        blocks: blocks.clone(),
         reasons: Arc::new(move || health.reasons()),
         version: env!("CARGO_PKG_VERSION"),
+        started: since,
+        control: Arc::new(control),
     };
-    Ok(Services::start(AdminOptions { listen }, sources)?)
+    let socket = config.admin.socket.as_ref().map(|socket| state.path().join(socket));
+    Ok(Admin::start(&services.handle(), AdminOptions { listen: config.admin.listen, socket }, sources)?)
 }
 
 /// Waits until every shard has opened its spool; false if a signal came first.
-fn wait_opened(shards: &Shards, signals: &Receiver<&'static str>) -> Result<bool> {
+fn wait_opened(shards: &Shards, signals: &Receiver<Signal>) -> Result<bool> {
     let news = tick(STORAGE_NEWS);
     let (mut ready, count) = (0, shards.threads.len());
     while ready < count {
@@ -252,43 +345,55 @@ fn wait_opened(shards: &Shards, signals: &Receiver<&'static str>) -> Result<bool
                 let reason = shards.told();
                 bail!(reason.unwrap_or_else(|| "a shard died while it opened its spool".to_owned()));
             }
-            recv(signals) -> signal => {
-                tracing::info!(signal = signal.unwrap_or("none"), "stopping before the start was complete");
-                return Ok(false);
-            }
+            recv(signals) -> signal => match signal {
+                Ok(Signal::Reload) => tracing::info!("SIGHUP before the start was complete changes nothing"),
+                Ok(Signal::Stop(signal)) => {
+                    tracing::info!(signal, "stopping before the start was complete");
+                    return Ok(false);
+                }
+                Err(_) => bail!("the thread for signals has ended"),
+            },
             recv(news) -> _ => tracing::info!(ready = ready as u64, of = count as u64, "still reading the spool back"),
         }
     }
     Ok(true)
 }
 
-fn announce(config: &Config, cores: &[Core], services: Option<&Services>, since: Instant) {
+fn announce(config: &Config, cores: &[Core], admin: &Admin, since: Instant) {
     for listener in &config.listeners {
         for address in &listener.address {
             tracing::info!(listener = &*listener.name, %address, tls = ?listener.tls, "listening");
         }
     }
     let cpus: Vec<usize> = cores.iter().map(|core| core.cpu).collect();
-    let admin = services.map_or("off".to_owned(), |services| services.address().to_string());
+    let socket = admin.socket().map_or("off".to_owned(), |path| path.display().to_string());
+    let admin = admin.address().map_or("off".to_owned(), |address| address.to_string());
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         hostname = &*config.server.hostname,
         cores = ?cpus,
         admin,
+        socket,
         start_ms = since.elapsed().as_millis() as u64,
         "ready"
     );
 }
 
 /// Watches until a signal comes or a shard dies.
-fn watch(health: &Health, shards: &Shards, signals: &Receiver<&'static str>) -> Result<()> {
+fn watch(foundation: &Foundation, shards: &Shards, signals: &Receiver<Signal>) -> Result<()> {
+    let health = &foundation.health;
     let beat = tick(HEALTH);
     loop {
         select! {
-            recv(signals) -> signal => {
-                tracing::info!(signal = signal.unwrap_or("none"), "stopping");
-                return Ok(());
-            }
+            recv(signals) -> signal => match signal {
+                // It fails only when the keeper is gone, which its own log line tells.
+                Ok(Signal::Reload) => drop(foundation.keeper.send(Request::Reload(None))),
+                Ok(Signal::Stop(signal)) => {
+                    tracing::info!(signal, "stopping");
+                    return Ok(());
+                }
+                Err(_) => bail!("the thread for signals has ended"),
+            },
             recv(shards.ended) -> shard => {
                 if let Some(reason) = shards.told() {
                     bail!(reason);

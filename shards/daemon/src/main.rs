@@ -1,10 +1,20 @@
 //! The `ringpost` binary: command line, lifecycle, wiring.
 
+mod bans;
 mod check;
 mod cli;
+mod client;
+mod commands;
+mod control;
+mod greylist;
 mod health;
+mod in_force;
+mod keeper;
 mod lifecycle;
+mod nftables;
+mod orders;
 mod plan;
+mod reload;
 mod shard;
 mod signals;
 mod state;
@@ -22,6 +32,10 @@ fn main() -> ExitCode {
         cli::Command::Serve(options) => lifecycle::serve(&options),
         cli::Command::Check(options) => check::check(&options),
         cli::Command::Config(cli::ConfigCommand::Show(options)) => check::show(&options),
+        cli::Command::Ban(command) => commands::ban(command),
+        cli::Command::Explain(options) => commands::explain(&options),
+        cli::Command::Reload(options) => commands::reload(&options),
+        cli::Command::Status(options) => commands::status(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,26 +1,32 @@
 //! What runs on a shard: its spool, its queue, its listeners, from start to stop.
 
+use crate::in_force::{InForce, Publisher, Source};
+use crate::keeper::Request;
+use crate::orders::{self, Order};
 use crate::plan::{Core, hot_share};
 use crossbeam::channel::Sender;
 use ringpost_base::ShardId;
-use ringpost_config::Config;
+use ringpost_config::{Config, Listener, ListenerKind};
 use ringpost_control::{Phase, Seat, State};
 use ringpost_deliver::{Runner, RunnerSetup, Target};
 use ringpost_message::Envelope;
 use ringpost_metrics::Block;
-use ringpost_net::{Acceptor, Bound, Table, serve};
-use ringpost_policy::Policy;
+use ringpost_net::{Bound, Table, serve};
+use ringpost_policy::{GreyRecord, GreySecret, Greylist, Ledger};
 use ringpost_queue::{Item, Queue, Routes};
 use ringpost_runtime::local::Bell;
-use ringpost_runtime::{Inbox, Shard, entropy, sleep, spawn_vital, tick};
-use ringpost_serve::{Mx, MxSetup};
-use ringpost_smtp::TlsUse;
+use ringpost_runtime::{Inbox, MeshSeat, Shard, entropy, sleep, spawn_vital, tick};
+use ringpost_serve::{ListenerRules, Mx, MxSetup, Owners, OwnersSetup, Question, Rules, Timeouts, Verdict};
+use ringpost_smtp::Protocol;
 use ringpost_store::{Budget, FilesThread, JobDone, Opened, Orphans, Recovered, Store, open};
 use std::cell::Cell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// How often what has changed in the greylist is handed over to be written.
+const GREYLIST_WRITE: Duration = Duration::from_secs(5);
 
 /// How long attempts under way may take to end once the sessions have.
 const ATTEMPTS_END: Duration = Duration::from_secs(5);
@@ -32,18 +38,24 @@ const LOOK: Duration = Duration::from_millis(5);
 pub(crate) struct Socket {
     pub(crate) bound: Bound,
     pub(crate) name: String,
-    pub(crate) tls: TlsUse,
 }
 
 /// What a shard gets from the main thread.
 pub(crate) struct Equipment {
     pub(crate) core: Core,
-    pub(crate) config: Config,
+    /// How many shards there are.
+    pub(crate) shards: usize,
+    pub(crate) publisher: Arc<Publisher>,
     pub(crate) state_dir: PathBuf,
     pub(crate) directory: PathBuf,
     pub(crate) orphans: Orphans,
-    pub(crate) acceptor: Acceptor,
     pub(crate) sockets: Vec<Socket>,
+    /// What the greylist of this shard remembers from before.
+    pub(crate) greylisted: Vec<GreyRecord>,
+    pub(crate) secret: GreySecret,
+    pub(crate) mesh: MeshSeat<Question, Verdict>,
+    pub(crate) orders: Inbox<Order>,
+    pub(crate) keeper: Sender<Request>,
     pub(crate) files: FilesThread,
     pub(crate) inbox: Inbox<JobDone>,
     /// Told whether the shard's storage is open, and later if it can't go on.
@@ -53,10 +65,12 @@ pub(crate) struct Equipment {
 /// Runs the shard until the server stops.
 pub(crate) async fn run(shard: Shard, equipment: Equipment) {
     let Shard { id, block, mut seat } = shard;
-    let Equipment { core, config, state_dir, directory, orphans, acceptor, sockets, files, inbox, opened } = equipment;
-    let memory = core.capacity.message_memory;
-    let budget = Budget { message_bytes: memory.0, hot_bytes: hot_share(memory) };
-    let open = open(&directory, orphans, config.spool, entropy(), block.clone(), budget).await;
+    let Equipment { core, publisher, state_dir, directory, orphans, sockets, files, inbox, opened, .. } = equipment;
+    let parts =
+        Parts { shards: equipment.shards, secret: equipment.secret, keeper: equipment.keeper, block: block.clone() };
+    let in_force = publisher.current();
+    let config = &in_force.source.config;
+    let open = open(&directory, orphans, config.spool, entropy(), block.clone(), budget(&core)).await;
     let Opened { store, recovered } = match open {
         Ok(opened) => opened,
         Err(error) => {
@@ -65,50 +79,233 @@ pub(crate) async fn run(shard: Shard, equipment: Equipment) {
             return;
         }
     };
-    let _ = opened.send((id, Ok(())));
     let runner = Runner::new(RunnerSetup {
         queue: Queue::new(config.queue),
         store: store.clone(),
         files,
-        routes: routes(&config),
-        targets: Target::all(&config, &state_dir),
+        routes: routes(config),
+        targets: Target::all(config, &state_dir),
         block: block.clone(),
     });
     requeue(&runner, recovered);
-    let accepted = runner.clone();
-    let mx = Mx::new(MxSetup {
-        shard: id,
-        entropy: entropy(),
-        options: Rc::new(config.smtp.clone()),
-        policy: Policy::new(config.policy.clone()),
-        capacity: core.capacity,
-        command_timeout: config.limits.command_timeout.0,
-        data_timeout: config.limits.data_timeout.0,
-        acceptor,
-        store: store.clone(),
-        block: block.clone(),
-        accepted: Box::new(move |item| accepted.push(item)),
-    });
-    let Some(ready) = wait_for(&mut seat, |phase| matches!(phase, Phase::Ready | Phase::Degraded)).await else {
-        return close(&store, &seat).await;
+    let owners = parts.owners(id, config, equipment.mesh, equipment.greylisted);
+    let mx = match parts.mx(id, &in_force, &owners, &store, &runner) {
+        Ok(mx) => mx,
+        Err(error) => {
+            let _ = opened.send((id, Err(format!("{error:#}"))));
+            return;
+        }
     };
-    spawn_vital(runner.clone().run());
-    spawn_vital(runner.clone().collect(inbox));
-    let table = Table::new();
-    spawn_vital(table.clone().keep_swept());
-    if let Err(error) = sockets.iter().try_for_each(|socket| socket.bound.listen()) {
-        let _ = opened.send((id, Err(error.to_string())));
-        return close(&store, &seat).await;
-    }
+    let _ = opened.send((id, Ok(())));
+    let mut taking = Taking { id, state_dir, mx, owners, runner, store, table: Table::new(), publisher, in_force };
+    let fits = |phase| matches!(phase, Phase::Ready | Phase::Degraded);
+    let Some(ready) = taking.wait_for(&mut seat, fits).await else {
+        return close(&taking.store, &seat).await;
+    };
+    taking.begin(inbox, equipment.orders, parts.keeper.clone());
     let listening = Rc::new(Cell::new(sockets.len()));
-    let stops = listen(sockets, &mx, &table, &block, &listening);
+    let stops = listen(sockets, &taking.mx, &taking.table, &block, &listening);
     // Only now: who sees the acknowledgement may connect.
     seat.acknowledge(ready);
-    wait_for(&mut seat, Phase::is_final).await;
+    taking.wait_for(&mut seat, Phase::is_final).await;
     stops.iter().for_each(|stop| stop.ring());
-    drain(&table, &listening, config.server.drain_timeout.0).await;
-    end_attempts(&runner).await;
-    close(&store, &seat).await;
+    let drain_timeout = taking.in_force.source.config.server.drain_timeout.0;
+    drain(&taking.table, &listening, drain_timeout).await;
+    end_attempts(&taking.runner).await;
+    send_greylist(&taking.owners, &parts.keeper);
+    close(&taking.store, &seat).await;
+}
+
+fn budget(core: &Core) -> Budget {
+    let memory = core.capacity.message_memory;
+    Budget { message_bytes: memory.0, hot_bytes: hot_share(memory) }
+}
+
+/// What several parts of a shard are made with.
+struct Parts {
+    shards: usize,
+    secret: GreySecret,
+    keeper: Sender<Request>,
+    block: Arc<Block>,
+}
+
+impl Parts {
+    fn owners(
+        &self,
+        id: ShardId,
+        config: &Config,
+        mesh: MeshSeat<Question, Verdict>,
+        greylisted: Vec<GreyRecord>,
+    ) -> Rc<Owners> {
+        let policy = &config.policy;
+        let mut greylist = Greylist::new(policy.greylist.clone());
+        greylist.load(greylisted);
+        let keeper = self.keeper.clone();
+        Owners::new(OwnersSetup {
+            shard: id,
+            shards: self.shards,
+            networks: policy.ledger.networks,
+            ledger: Ledger::new(policy.ledger.clone(), policy.bans.rules.clone()),
+            greylist,
+            mesh: mesh.open(),
+            // It fails only when the keeper is gone, which its own log line tells.
+            order: Box::new(move |order| drop(keeper.send(Request::Ordered(order)))),
+            block: self.block.clone(),
+        })
+    }
+
+    fn mx(
+        &self,
+        id: ShardId,
+        in_force: &InForce,
+        owners: &Rc<Owners>,
+        store: &Rc<Store>,
+        runner: &Rc<Runner>,
+    ) -> anyhow::Result<Rc<Mx>> {
+        let source = &in_force.source;
+        let accepted = runner.clone();
+        Ok(Mx::new(MxSetup {
+            shard: id,
+            entropy: entropy(),
+            rules: rules(source, id)?,
+            bans: in_force.bans.clone(),
+            owners: owners.clone(),
+            secret: self.secret,
+            resolver: source.dns.resolver(),
+            trail_bytes: source.config.explain.memory.0 as usize,
+            store: store.clone(),
+            block: self.block.clone(),
+            accepted: Box::new(move |item| accepted.push(item)),
+        }))
+    }
+}
+
+/// The rules of a shard.
+fn rules(source: &Source, shard: ShardId) -> anyhow::Result<Rules> {
+    let config = &source.config;
+    let missing = || anyhow::anyhow!("shard {shard} is not among the cores of the config");
+    let core = source.cores.get(shard.index()).ok_or_else(missing)?;
+    let acceptor = source.acceptors.get(shard.index()).ok_or_else(missing)?;
+    Ok(Rules {
+        epoch: source.epoch,
+        options: Rc::new(config.smtp.clone()),
+        policy: source.policy.clone(),
+        screen: config.policy.screen.clone(),
+        greylist: config.policy.greylist.mode,
+        counts_offences: !config.policy.bans.rules.is_empty(),
+        capacity: core.capacity,
+        timeouts: Timeouts {
+            command: config.limits.command_timeout.0,
+            data: config.limits.data_timeout.0,
+            session: config.limits.session_timeout.map(|span| span.0),
+        },
+        acceptor: acceptor.clone(),
+        tls_required: config.tls.required,
+        listeners: config.listeners.iter().map(listener_rules).collect(),
+    })
+}
+
+fn listener_rules(listener: &Listener) -> ListenerRules {
+    ListenerRules {
+        name: listener.name.as_str().into(),
+        protocol: match listener.kind {
+            ListenerKind::Lmtp => Protocol::Lmtp,
+            _ => Protocol::Smtp,
+        },
+        tls: listener.tls,
+        proxy_from: listener.proxy_from.clone(),
+        xclient_from: listener.xclient_from.clone(),
+        xforward_from: listener.xforward_from.clone(),
+    }
+}
+
+/// A shard that takes up what is put in force.
+struct Taking {
+    id: ShardId,
+    state_dir: PathBuf,
+    mx: Rc<Mx>,
+    owners: Rc<Owners>,
+    runner: Rc<Runner>,
+    store: Rc<Store>,
+    table: Rc<Table>,
+    publisher: Arc<Publisher>,
+    in_force: InForce,
+}
+
+impl Taking {
+    /// Starts the tasks that live as long as the shard.
+    fn begin(&self, inbox: Inbox<JobDone>, orders: Inbox<Order>, keeper: Sender<Request>) {
+        spawn_vital(self.runner.clone().run());
+        spawn_vital(self.runner.clone().collect(inbox));
+        spawn_vital(self.table.clone().keep_swept());
+        spawn_vital(self.owners.clone().serve());
+        spawn_vital(self.owners.clone().keep_swept());
+        spawn_vital(orders::serve(orders, self.mx.clone()));
+        let owners = self.owners.clone();
+        spawn_vital(async move {
+            loop {
+                sleep(GREYLIST_WRITE).await;
+                send_greylist(&owners, &keeper);
+            }
+        });
+    }
+
+    /// Takes up and acknowledges what is published until a phase comes that fits, which is left to the caller; nothing if
+    /// the server stops before.
+    async fn wait_for(&mut self, seat: &mut Seat, fits: impl Fn(Phase) -> bool) -> Option<State> {
+        loop {
+            let state = seat.changed().await;
+            self.take_up();
+            if fits(state.phase) {
+                return Some(state);
+            }
+            seat.acknowledge(state);
+            if state.phase.is_final() {
+                return None;
+            }
+        }
+    }
+
+    /// Serves by what is in force now.
+    fn take_up(&mut self) {
+        let next = self.publisher.current();
+        if !Arc::ptr_eq(&next.source, &self.in_force.source) {
+            let source = &next.source;
+            match rules(source, self.id) {
+                Ok(rules) => self.serve_by(source, rules),
+                // The keeper has made the same rules from the same config, so this is a fault of ours.
+                Err(error) => tracing::error!(error = format!("{error:#}"), "a config can't be taken up"),
+            }
+        }
+        if !Arc::ptr_eq(&next.bans, &self.in_force.bans) {
+            self.mx.replace_bans(next.bans.clone(), &self.table);
+        }
+        self.in_force = next;
+    }
+
+    fn serve_by(&self, source: &Source, rules: Rules) {
+        let config = &source.config;
+        let policy = &config.policy;
+        self.mx.replace_rules(rules, config.explain.memory.0 as usize);
+        self.owners.configure(|ledger, greylist| {
+            ledger.configure(policy.ledger.clone(), policy.bans.rules.clone());
+            greylist.configure(policy.greylist.clone());
+        });
+        self.mx.replace_dns(&source.dns);
+        self.runner.redirect(config.queue, routes(config), Target::all(config, &self.state_dir));
+        if let Some(core) = source.cores.get(self.id.index()) {
+            self.store.set_budget(budget(core));
+        }
+    }
+
+}
+
+fn send_greylist(owners: &Owners, keeper: &Sender<Request>) {
+    let changes = owners.take_greylist_changes();
+    if !changes.is_empty() {
+        // It fails only when the keeper is gone, which its own log line tells.
+        let _ = keeper.send(Request::Greylisted(changes));
+    }
 }
 
 /// The target of each domain, by its number.
@@ -137,7 +334,7 @@ fn listen(
 ) -> Vec<Rc<Bell>> {
     let mut stops = Vec::with_capacity(sockets.len());
     for socket in sockets {
-        let listener = mx.listener(&socket.name, socket.tls);
+        let listener = mx.listener(&socket.name);
         let (table, block, listening) = (table.clone(), block.clone(), listening.clone());
         let stop = Rc::new(Bell::default());
         stops.push(stop.clone());
@@ -149,21 +346,6 @@ fn listen(
         });
     }
     stops
-}
-
-/// Acknowledges what is published until a phase comes that fits, which is left to the caller; nothing if the server stops
-/// before.
-async fn wait_for(seat: &mut Seat, fits: impl Fn(Phase) -> bool) -> Option<State> {
-    loop {
-        let state = seat.changed().await;
-        if fits(state.phase) {
-            return Some(state);
-        }
-        seat.acknowledge(state);
-        if state.phase.is_final() {
-            return None;
-        }
-    }
 }
 
 /// Lets the listeners finish their last call and the sessions their messages; cuts off what is left at the deadline.

@@ -45,6 +45,14 @@ impl StateDir {
         self.path.join("spool")
     }
 
+    pub(crate) fn bans(&self) -> PathBuf {
+        self.path.join("bans")
+    }
+
+    pub(crate) fn greylist(&self) -> PathBuf {
+        self.path.join("greylist")
+    }
+
     pub(crate) fn tls(&self) -> PathBuf {
         self.path.join("tls")
     }

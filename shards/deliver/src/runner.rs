@@ -6,7 +6,7 @@ use crate::target::Target;
 use ringpost_base::SpoolId;
 use ringpost_message::{Envelope, delivery_header};
 use ringpost_metrics::{Block, Counter, Gauge, Timing};
-use ringpost_queue::{Attempt, Item, Outcome, Queue, Routes, Verdict};
+use ringpost_queue::{Attempt, Item, Options as QueueOptions, Outcome, Queue, Routes, Verdict};
 use ringpost_runtime::local::Bell;
 use ringpost_runtime::{Inbox, Pace, after, now, spawn, tick};
 use ringpost_store::{FilesThread, Job, JobContent, JobDone, Loaded, LoadedContent, Store};
@@ -47,8 +47,7 @@ pub struct Runner {
     queue: RefCell<Queue>,
     store: Rc<Store>,
     files: FilesThread,
-    routes: Routes,
-    targets: Vec<Target>,
+    directions: RefCell<(Routes, Vec<Target>)>,
     block: Arc<Block>,
     work: Bell,
     under_way: RefCell<HashMap<SpoolId, UnderWay>>,
@@ -64,8 +63,7 @@ impl Runner {
             queue,
             store,
             files,
-            routes,
-            targets,
+            directions: RefCell::new((routes, targets)),
             block,
             work: Bell::default(),
             under_way,
@@ -76,6 +74,13 @@ impl Runner {
     /// Adds an accepted message.
     pub fn push(&self, item: Item) {
         self.queue.borrow_mut().push(item);
+        self.work.ring();
+    }
+
+    /// Delivers by other routes and to other targets, from the next attempt on.
+    pub fn redirect(&self, options: QueueOptions, routes: Routes, targets: Vec<Target>) {
+        self.queue.borrow_mut().configure(options);
+        self.directions.replace((routes, targets));
         self.work.ring();
     }
 
@@ -142,9 +147,11 @@ impl Runner {
         };
         let mut outcomes = Vec::new();
         let mut maildirs: BTreeMap<PathBuf, Vec<u32>> = BTreeMap::new();
+        let directions = self.directions.borrow();
+        let (routes, targets) = &*directions;
         for number in &attempt.recipients {
-            let address = envelope.recipients.get(*number as usize).map_or("", |address| &**address);
-            match self.routes.target(address).and_then(|target| self.targets.get(target)) {
+            let address = envelope.recipients.get(*number as usize).map_or("", |recipient| &*recipient.address);
+            match routes.target(address).and_then(|target| targets.get(target)) {
                 Some(Target::Maildir(template)) => maildirs.entry(template.path(address)).or_default().push(*number),
                 Some(Target::Discard) => outcomes.push((*number, Outcome::Delivered)),
                 None => {
@@ -153,6 +160,7 @@ impl Runner {
                 }
             }
         }
+        drop(directions);
         if maildirs.is_empty() {
             return self.finish(attempt.id, Some(&envelope), &outcomes);
         }
@@ -160,7 +168,7 @@ impl Runner {
         for (path, recipients) in maildirs {
             let mut header = Vec::with_capacity(128);
             let addresses = recipients.iter().filter_map(|number| envelope.recipients.get(*number as usize));
-            delivery_header(&envelope.from, addresses.map(|address| &**address), &mut header);
+            delivery_header(&envelope.from, addresses.map(|recipient| &*recipient.address), &mut header);
             places.push((path, header, numbers.len()));
             numbers.push(recipients);
         }

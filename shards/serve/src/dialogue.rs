@@ -1,69 +1,76 @@
 //! One session: steps of the machine in, answers of policy and spool out.
 //!
-//! The way of a message, in the order of this file: a step becomes an envelope and a body, the body's headers become
-//! evidence, evidence a decision, a commit a receipt, a receipt the 250, and last an item of the queue.
+//! Here is the loop and what concerns the session as a whole; `admission.rs` has what comes before the banner, and
+//! `transaction.rs` the way of a message.
 
+use crate::admission::Client;
 use crate::mx::Mx;
-use ringpost_base::{Accepted, SessionId, SpoolId, Tick, Timestamp};
-use ringpost_message::{Arrival, Envelope, Headers, Security, received};
+use crate::transaction::Message;
+use ringpost_base::{SessionId, Tick};
+use ringpost_message::Security;
 use ringpost_metrics::{Counter, Gauge, Timing};
-use ringpost_net::{Closed, Connection};
-use ringpost_queue::Item;
-use ringpost_runtime::{Pace, now, tick};
-use ringpost_smtp::{BodyKind, Mail, Rcpt, Reply, Session, Step, replies};
-use ringpost_store::{Draft, Failure, Receipt};
-use std::net::SocketAddr;
-
-/// A message between MAIL and its final reply.
-struct Message<'a> {
-    mx: &'a Mx,
-    id: SpoolId,
-    arrived: Timestamp,
-    mail: Mail,
-    recipients: Vec<Box<str>>,
-    /// From the go-ahead on.
-    body: Option<Body>,
-}
-
-/// What has come of a body.
-struct Body {
-    draft: Draft,
-    /// Bytes of our own trace header at the front.
-    trace: usize,
-    /// What the headers say, once they are no longer all in memory.
-    headers: Option<Headers>,
-    /// The spool could not take a part: what still comes is thrown away, and the message refused at its end.
-    broken: bool,
-    since: Tick,
-}
-
-impl Drop for Message<'_> {
-    fn drop(&mut self) {
-        self.mx.block().lower(Gauge::MessagesInFlight, 1);
-    }
-}
+use ringpost_net::{ClientCertificate, Closed, Connection, Handshake};
+use ringpost_policy::{Note, Offence, Stage, Value};
+use ringpost_runtime::{Pace, tick};
+use ringpost_smtp::{ForwardInfo, Reply, Session, SessionLimit, Step};
+use ringpost_store::Receipt;
+use std::net::IpAddr;
+use std::rc::Rc;
 
 pub(crate) struct Dialogue<'a> {
-    mx: &'a Mx,
-    session: Session<Receipt>,
-    id: SessionId,
-    peer: SocketAddr,
-    out: Vec<u8>,
-    security: Option<Box<Security>>,
-    message: Option<Box<Message<'a>>>,
+    pub(crate) mx: &'a Mx,
+    pub(crate) listener: Rc<str>,
+    pub(crate) session: Session<Receipt>,
+    pub(crate) id: SessionId,
+    pub(crate) client: Box<Client>,
+    pub(crate) out: Vec<u8>,
+    pub(crate) security: Option<Box<Security>>,
+    pub(crate) message: Option<Box<Message<'a>>>,
+    /// What XFORWARD said of the message to come; for the log.
+    pub(crate) forwarded: Option<Box<ForwardInfo>>,
+    /// Replies are held back.
+    pub(crate) tarpit: bool,
+    /// The name of the last greeting that was noted.
+    greeted: bool,
 }
 
 impl<'a> Dialogue<'a> {
-    pub(crate) fn new(mx: &'a Mx, session: Session<Receipt>, id: SessionId, peer: SocketAddr) -> Self {
-        Self { mx, session, id, peer, out: Vec::new(), security: None, message: None }
+    pub(crate) fn new(mx: &'a Mx, listener: &Rc<str>, session: Session<Receipt>, id: SessionId, address: IpAddr) -> Self {
+        Self {
+            mx,
+            listener: listener.clone(),
+            session,
+            id,
+            client: Box::new(Client::new(address)),
+            out: Vec::new(),
+            security: None,
+            message: None,
+            forwarded: None,
+            tarpit: false,
+            greeted: false,
+        }
     }
 
     pub(crate) fn has_quit(&self) -> bool {
         self.session.has_quit()
     }
 
+    pub(crate) fn in_body(&self) -> bool {
+        self.session.in_body()
+    }
+
+    /// When the connection was taken.
+    pub(crate) fn since(&self) -> Tick {
+        self.client.since
+    }
+
+    /// Leaves a note on the trail.
+    pub(crate) fn note(&self, stage: Stage, outcome: u16, rule: &str, since: Tick, inputs: &[(&str, Value<'_>)]) {
+        self.mx.note(self.id, &Note { stage, outcome, rule, took: tick().since(since), inputs });
+    }
+
     pub(crate) async fn greet(&mut self, connection: &mut Connection) -> Result<(), Closed> {
-        connection.allow(self.mx.setup.command_timeout, false);
+        connection.allow(self.mx.rules().timeouts.command, false);
         self.session.greet(&mut self.out);
         self.flush(connection).await
     }
@@ -97,9 +104,9 @@ impl<'a> Dialogue<'a> {
     }
 
     async fn next(&mut self, connection: &mut Connection) -> Result<Step, Closed> {
-        let setup = &self.mx.setup;
         let in_body = self.session.in_body();
-        connection.allow(if in_body { setup.data_timeout } else { setup.command_timeout }, in_body);
+        let timeouts = self.mx.rules().timeouts;
+        connection.allow(if in_body { timeouts.data } else { timeouts.command }, in_body);
         let may_stop = !self.session.in_transaction();
         let Self { session, out, message, .. } = self;
         let mut nowhere = Vec::new();
@@ -128,6 +135,7 @@ impl<'a> Dialogue<'a> {
     /// Does what a step asks for. What is long and rare is boxed: an idle session pays for its future's size.
     /// A step that comes back ends the message, or, if it is `Close`, the session.
     async fn take(&mut self, step: Step, connection: &mut Connection) -> Result<Option<Step>, Closed> {
+        self.note_greeting();
         Ok(match step {
             Step::Need => {
                 self.flush(connection).await?;
@@ -136,26 +144,46 @@ impl<'a> Dialogue<'a> {
                 }
                 None
             }
-            Step::Mail(mail) => self.mail(mail),
-            Step::Rcpt(rcpt) => self.rcpt(&rcpt),
+            Step::Mail(mail) => Box::pin(self.mail(mail)).await,
+            Step::Rcpt(rcpt) => Box::pin(self.rcpt(rcpt)).await,
             Step::Begin => self.begin(),
             Step::End => Box::pin(self.finish()).await,
             Step::Abandoned(why) => {
-                self.mx.block().add(Counter::MessagesRejected, 1);
-                if let Some(message) = &self.message {
-                    let reply = why.reply();
-                    tracing::info!(session = %self.id, id = %message.id, peer = %self.peer.ip(),
-                        code = u64::from(reply.code()), reason = reply.text(), "message refused");
-                }
+                self.abandon(why);
                 Some(Step::Reset)
             }
+            Step::Client(info) => Box::pin(self.present(*info, connection)).await,
+            Step::Forward(info) => self.forward(info),
             Step::StartTls => {
                 self.flush(connection).await?;
-                Box::pin(self.secure(connection)).await?;
+                Box::pin(self.secure(connection, false)).await?;
                 None
             }
             Step::Reset | Step::Close => Some(step),
         })
+    }
+
+    /// The name of the client, once it is known.
+    fn note_greeting(&mut self) {
+        let Some((name, extended)) = self.session.helo().filter(|_| !self.greeted) else { return };
+        let verb = if extended { "EHLO" } else { "HELO" };
+        let inputs = [("name", Value::Text(name)), ("verb", Value::Text(verb))];
+        self.note(Stage::Helo, 250, "", self.since(), &inputs);
+        self.greeted = true;
+    }
+
+    /// A trusted peer says where the message really comes from; for the log only.
+    fn forward(&mut self, info: Box<ForwardInfo>) -> Option<Step> {
+        let text = |text: &Option<Box<str>>| text.as_deref().unwrap_or_default().to_owned();
+        let (name, address, helo) = (text(&info.name), text(&info.addr), text(&info.helo));
+        tracing::info!(session = %self.id, peer = %self.client.address, name, address, helo, "XFORWARD");
+        let inputs = [("name", Value::Text(&name)), ("address", Value::Text(&address)), ("helo", Value::Text(&helo))];
+        self.note(Stage::Forward, 250, "", tick(), &inputs);
+        match &mut self.forwarded {
+            Some(earlier) => earlier.update(*info),
+            None => self.forwarded = Some(info),
+        }
+        self.session.answer_forward(None, &mut self.out)
     }
 
     fn count_replies(&mut self) {
@@ -166,197 +194,131 @@ impl<'a> Dialogue<'a> {
             (Counter::RepliesIntermediate, tally.intermediate),
             (Counter::RepliesTransient, tally.transient),
             (Counter::RepliesPermanent, tally.permanent),
+            (Counter::RecipientsUnknown, tally.unknown),
         ] {
             if count > 0 {
                 block.add(row, u64::from(count));
             }
         }
+        if tally.errors > 0 {
+            self.offend(Offence::Error, tally.errors);
+        }
+        if tally.unknown > 0 {
+            self.offend(Offence::UnknownRecipient, tally.unknown);
+        }
+        for limit in SessionLimit::ALL {
+            block.add(counter_of(limit), u64::from(tally.met(limit)));
+        }
     }
 
-    async fn flush(&mut self, connection: &mut Connection) -> Result<(), Closed> {
+    pub(crate) async fn flush(&mut self, connection: &mut Connection) -> Result<(), Closed> {
         self.count_replies();
+        if self.tarpit && !self.out.is_empty() {
+            let (since, span) = (tick(), self.mx.rules().screen.tarpit_delay.0);
+            connection.pause(span).await?;
+            let waited = [("waited_ms", Value::Number(tick().since(since).as_millis() as u64))];
+            self.note(Stage::Tarpit, 0, "screen.score_tarpit", since, &waited);
+        }
         // The time before may have gone to us, to a slow disk for one: the client gets its own.
-        connection.allow(self.mx.setup.command_timeout, true);
+        connection.allow(self.mx.rules().timeouts.command, true);
         let sent = connection.send(&mut self.out).await;
         // An idle session holds no memory for output either.
         self.out = Vec::new();
         sent
     }
 
-    /// Shakes hands, and forgets what was said before.
-    pub(crate) async fn secure(&mut self, connection: &mut Connection) -> Result<(), Closed> {
+    /// Shakes hands, and forgets what was said before. `first`: TLS is what the connection begins with.
+    pub(crate) async fn secure(&mut self, connection: &mut Connection, first: bool) -> Result<(), Closed> {
+        let rules = self.mx.rules();
         let block = self.mx.block();
-        connection.allow(self.mx.setup.command_timeout, false);
+        connection.allow(rules.timeouts.command, false);
         let since = tick();
-        let (handshake, injected) = connection.secure(&self.mx.setup.acceptor).await.inspect_err(|closed| {
-            tracing::info!(session = %self.id, peer = %self.peer.ip(), why = ?closed, "TLS handshake failed");
-        })?;
+        block.raise(Gauge::TlsHandshakesOpen, 1);
+        let open = Shaking(self.mx);
+        let shaken = if first {
+            connection.open_secure(&rules.acceptor).await.map(|handshake| (handshake, 0))
+        } else {
+            connection.secure(&rules.acceptor).await
+        };
+        drop(open);
+        let (handshake, injected) = match shaken {
+            Ok(shaken) => shaken,
+            Err(closed) => {
+                self.handshake_failed(closed, connection.tls_failure(), since);
+                return Err(closed);
+            }
+        };
         block.observe(Timing::TlsHandshake, tick().since(since));
         let of_version = handshake.version == "TLSv1.2";
         block.add(if of_version { Counter::TlsHandshakes12 } else { Counter::TlsHandshakes13 }, 1);
         block.add(Counter::TlsResumed, u64::from(handshake.resumed));
         if injected > 0 {
             block.add(Counter::StarttlsInjections, 1);
-            tracing::warn!(session = %self.id, peer = %self.peer.ip(), bytes = injected as u64,
+            tracing::warn!(session = %self.id, peer = %self.client.address, bytes = injected as u64,
                 "client sent commands behind STARTTLS; thrown away");
         }
+        self.note_handshake(&handshake, since, injected);
         self.security = Some(Box::new(Security { version: handshake.version, cipher: handshake.cipher }));
         self.message = None;
+        self.greeted = false;
+        // The HELO name is forgotten, and with it what was made of it.
+        self.client.screening = None;
         self.session.secured();
         Ok(())
     }
 
-    fn mail(&mut self, mail: Mail) -> Option<Step> {
-        let setup = &self.mx.setup;
-        let refusal = setup.policy.sender(&self.mx.load(), &setup.capacity).refusal();
-        if refusal.is_none() {
-            let arrived = now().wall;
-            let id = self.mx.next_message_id(arrived);
-            self.mx.block().raise(Gauge::MessagesInFlight, 1);
-            let message = Message { mx: self.mx, id, arrived, mail, recipients: Vec::new(), body: None };
-            self.message = Some(Box::new(message));
-        }
-        self.session.answer_mail(refusal, &mut self.out)
-    }
-
-    fn rcpt(&mut self, rcpt: &Rcpt) -> Option<Step> {
-        let block = self.mx.block();
-        let refusal = match self.mx.setup.policy.recipient(rcpt) {
-            Ok(address) => {
-                block.add(Counter::RecipientsAccepted, 1);
-                if let Some(message) = &mut self.message {
-                    // A recipient named twice is served once.
-                    if !message.recipients.contains(&address) {
-                        message.recipients.push(address);
-                    }
-                }
-                None
-            }
-            Err(reply) => {
-                block.add(Counter::RecipientsRefused, 1);
-                tracing::info!(session = %self.id, peer = %self.peer.ip(), recipient = rcpt.to.as_str(),
-                    code = u64::from(reply.code()), reason = reply.text(), "recipient refused");
-                Some(reply)
-            }
-        };
-        self.session.answer_rcpt(refusal, &mut self.out)
-    }
-
-    fn begin(&mut self) -> Option<Step> {
-        let Some(message) = &mut self.message else {
-            return self.session.answer_begin(Some(replies::BAD_SEQUENCE), &mut self.out);
-        };
-        let mut draft = self.mx.setup.store.draft(message.id);
-        let (helo, extended) = self.session.helo().unwrap_or_default();
-        let arrival = Arrival {
-            host: &self.mx.setup.options.hostname,
-            helo,
-            extended,
-            utf8: message.mail.utf8,
-            client: self.peer.ip(),
-            security: self.security.as_deref(),
-            id: message.id,
-            recipient: match message.recipients.as_slice() {
-                [only] => Some(only),
-                _ => None,
-            },
-            at: message.arrived,
-        };
-        received(&arrival, draft.buffer());
-        let trace = draft.in_memory().len();
-        message.body = Some(Body { draft, trace, headers: None, broken: false, since: tick() });
-        self.session.answer_begin(None, &mut self.out)
-    }
-
-    fn is_heavy(&self) -> bool {
-        let body = self.message.as_ref().and_then(|message| message.body.as_ref());
-        body.is_some_and(|body| !body.broken && body.draft.is_heavy())
-    }
-
-    /// Moves a large body out of memory as it comes.
-    async fn lighten(&mut self) {
-        let Some(body) = self.message.as_mut().and_then(|message| message.body.as_mut()) else { return };
-        if body.headers.is_none() {
-            body.headers = Some(Headers::walk(&body.draft.in_memory()[body.trace..]));
-        }
-        if let Err(error) = body.draft.lighten().await {
-            tracing::error!(%error, session = %self.id, "message could not be stored as it came");
-            self.mx.block().add(Counter::SpoolErrors, 1);
-            body.broken = true;
+    fn handshake_failed(&self, closed: Closed, reason: Option<String>, since: Tick) {
+        self.mx.block().add(Counter::TlsFailed, 1);
+        let why = reason.unwrap_or_else(|| format!("{closed:?}"));
+        tracing::info!(session = %self.id, peer = %self.client.address, why, "TLS handshake failed");
+        self.note(Stage::Tls, 0, "tls", since, &[("failed", Value::Text(&why))]);
+        if closed == Closed::Tls {
+            self.offend(Offence::HandshakeFailure, 1);
         }
     }
 
-    /// The message is whole: evidence, decision, receipt, 250, item.
-    async fn finish(&mut self) -> Option<Step> {
-        let (Some(mut message), block) = (self.message.take(), self.mx.block()) else {
-            return self.session.refuse(replies::BAD_SEQUENCE, &mut self.out);
-        };
-        let Some(body) = message.body.take() else {
-            return self.session.refuse(replies::BAD_SEQUENCE, &mut self.out);
-        };
-        block.observe(Timing::Body, tick().since(body.since));
-        if body.broken {
-            return self.refuse(&message, replies::STORAGE_FULL);
-        }
-        let size = body.draft.len() - body.trace as u64;
-        let headers = body.headers.unwrap_or_else(|| Headers::walk(&body.draft.in_memory()[body.trace..]));
-        if let Some(reply) = self.mx.setup.policy.message(&headers).refusal() {
-            return self.refuse(&message, reply);
-        }
-        let envelope = self.envelope(&mut message);
-        let mut stored = Vec::with_capacity(256);
-        envelope.encode(&mut stored);
-        match self.mx.setup.store.commit(body.draft, &stored).await {
-            Ok(receipt) => {
-                self.session.accept(&receipt, &mut self.out);
-                block.add(Counter::MessagesAccepted, 1);
-                block.add(Counter::BytesAccepted, size);
-                self.log_accepted(&envelope, &headers, size);
-                (self.mx.setup.accepted)(Item::new(receipt.id(), envelope.recipients.len() as u32));
-                None
-            }
-            Err(Failure::Full) => self.refuse(&message, replies::STORAGE_FULL),
-            Err(Failure::Io) => self.refuse(&message, replies::STORAGE_FAILED),
-        }
+    fn note_handshake(&self, handshake: &Handshake, since: Tick, injected: usize) {
+        let inputs = [
+            ("version", Value::Text(handshake.version)),
+            ("cipher", Value::Text(handshake.cipher)),
+            ("group", Value::Text(handshake.group)),
+            ("server_name", Value::Text(handshake.server_name.as_deref().unwrap_or(""))),
+            ("resumed", Value::Number(u64::from(handshake.resumed))),
+            ("injected_bytes", Value::Number(injected as u64)),
+        ];
+        self.note(Stage::Tls, 0, "", since, &inputs);
+        let Some(ClientCertificate { subject, fingerprint, verified }) = handshake.client.as_deref() else { return };
+        let fingerprint = fingerprint.to_string();
+        let row = if *verified { Counter::TlsClientVerified } else { Counter::TlsClientUnverified };
+        self.mx.block().add(row, 1);
+        tracing::info!(session = %self.id, peer = %self.client.address, subject = &**subject,
+            fingerprint, verified = *verified, "client certificate");
+        let inputs = [
+            ("client_certificate", Value::Text(subject)),
+            ("sha256", Value::Text(&fingerprint)),
+            ("verified", Value::Number(u64::from(*verified))),
+        ];
+        self.note(Stage::Tls, 0, "", since, &inputs);
     }
+}
 
-    fn envelope(&self, message: &mut Message<'_>) -> Envelope {
-        Envelope {
-            id: message.id,
-            arrived: message.arrived,
-            session: self.id.to_string().into(),
-            client: self.peer.ip().to_string().into(),
-            helo: self.session.helo().map_or("", |(name, _)| name).into(),
-            from: message.mail.from.as_str().into(),
-            recipients: std::mem::take(&mut message.recipients),
-            utf8: message.mail.utf8,
-            // RFC 6152 section 3.
-            eight_bit: message.mail.body == BodyKind::EightBitMime,
-        }
+/// The metric of a limit that sessions meet by themselves.
+fn counter_of(limit: SessionLimit) -> Counter {
+    match limit {
+        SessionLimit::MessageSize => Counter::LimitMessageSize,
+        SessionLimit::Recipients => Counter::LimitRecipients,
+        SessionLimit::Errors => Counter::LimitErrorsPerSession,
+        SessionLimit::UnknownRecipients => Counter::LimitUnknownRecipients,
+        SessionLimit::Commands => Counter::LimitCommandsWithoutProgress,
+        SessionLimit::Messages => Counter::LimitMessagesPerSession,
     }
+}
 
-    fn refuse(&mut self, message: &Message<'_>, reply: Reply) -> Option<Step> {
-        let permanent = reply.code() >= 500;
-        self.mx.block().add(if permanent { Counter::MessagesRejected } else { Counter::MessagesDeferred }, 1);
-        tracing::info!(session = %self.id, id = %message.id, peer = %self.peer.ip(), code = u64::from(reply.code()),
-            reason = reply.text(), "message refused");
-        self.session.refuse(reply, &mut self.out)
-    }
+/// A handshake under way, also where its session panics.
+struct Shaking<'a>(&'a Mx);
 
-    fn log_accepted(&self, envelope: &Envelope, headers: &Headers, size: u64) {
-        tracing::info!(
-            session = &*envelope.session,
-            id = %envelope.id,
-            peer = &*envelope.client,
-            helo = &*envelope.helo,
-            tls = self.security.as_ref().map_or("", |security| security.version),
-            from = &*envelope.from,
-            to = envelope.recipients.first().map_or("", |first| &**first),
-            recipients = envelope.recipients.len() as u64,
-            bytes = size,
-            message_id = headers.message_id.as_deref().unwrap_or(""),
-            durability = "fsync",
-            "accepted"
-        );
+impl Drop for Shaking<'_> {
+    fn drop(&mut self) {
+        self.0.block().lower(Gauge::TlsHandshakesOpen, 1);
     }
 }

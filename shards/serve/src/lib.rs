@@ -1,8 +1,17 @@
 //! One file a listener kind: the conductors, the only code that sees two stages of a message at once.
 //!
-//! To add a listener kind is a file beside `mx.rs`.
+//! `mx.rs` serves SMTP and LMTP. A session goes through `admission.rs` (whether it is served), `dialogue.rs` (its loop) and
+//! `transaction.rs` (its messages); `owners.rs` asks the shards that count what addresses do, `lookups.rs` the DNS,
+//! and `rules.rs` is what all of them go by. To add a listener kind is a file beside `mx.rs`.
 
+mod admission;
 mod dialogue;
+mod lookups;
 mod mx;
+mod owners;
+mod rules;
+mod transaction;
 
 pub use mx::{Mx, MxListener, MxSetup};
+pub use owners::{Mesh, Owners, OwnersSetup, Question, Verdict};
+pub use rules::{ListenerRules, Rules, Timeouts};

@@ -1,15 +1,20 @@
-//! The MX listener of one shard: takes connections, says which are served, and contains their panics.
+//! The MX of one shard: takes connections, says which are served, and contains their panics.
 
+use crate::admission::End;
 use crate::dialogue::Dialogue;
-use ringpost_base::{ByteCount, Entropy, MessageIds, SessionId, SessionIds, ShardId, SpoolId, Timestamp};
+use crate::owners::Owners;
+use crate::rules::{ListenerRules, Rules, among};
+use ringpost_base::{ByteCount, Entropy, MessageIds, SessionId, SessionIds, ShardId, SpoolId, Tick, Timestamp, canonical};
+use ringpost_dns::{Answers, BreakerOptions, Dns, List, Lists, Resolver};
 use ringpost_metrics::{Block, Counter, Gauge};
-use ringpost_net::{Acceptor, Closed, Connection};
-use ringpost_policy::{Capacity, Load, Policy};
+use ringpost_net::{Closed, Connection, Table};
+use ringpost_policy::{Admission, BanSet, DnsList, GreySecret, Limit, Load, Note, Stage, Trail, TrailStep, Value};
 use ringpost_queue::Item;
-use ringpost_runtime::{contain, now, spawn};
-use ringpost_smtp::{Options, Reply, Session, Setup, TlsUse, replies};
+use ringpost_runtime::{contain, now, spawn, tick};
+use ringpost_smtp::{Reply, Session, Setup, TlsUse, Trust, replies};
 use ringpost_store::{Receipt, Store};
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,18 +31,18 @@ pub struct MxSetup {
     pub shard: ShardId,
     /// Randomness for ids.
     pub entropy: Entropy,
-    /// Options of the protocol.
-    pub options: Rc<Options>,
-    /// The rules.
-    pub policy: Policy,
-    /// What this core may carry.
-    pub capacity: Capacity,
-    /// Time for a command.
-    pub command_timeout: Duration,
-    /// Time between two pieces of a message.
-    pub data_timeout: Duration,
-    /// Makes TLS sessions.
-    pub acceptor: Acceptor,
+    /// The rules it begins with.
+    pub rules: Rules,
+    /// Who is shut out, and who never is.
+    pub bans: Arc<BanSet>,
+    /// Who counts what addresses do.
+    pub owners: Rc<Owners>,
+    /// What triplets of greylisting are hashed with.
+    pub secret: GreySecret,
+    /// Looks names and lists up.
+    pub resolver: Rc<Resolver>,
+    /// Bytes of the trail that explains sessions; 0: none.
+    pub trail_bytes: usize,
     /// The spool.
     pub store: Rc<Store>,
     /// Where it counts.
@@ -48,7 +53,17 @@ pub struct MxSetup {
 
 /// The MX of one shard, shared by its listeners.
 pub struct Mx {
-    pub(crate) setup: MxSetup,
+    rules: RefCell<Rc<Rules>>,
+    bans: RefCell<Arc<BanSet>>,
+    trail: RefCell<Trail>,
+    pub(crate) owners: Rc<Owners>,
+    pub(crate) secret: GreySecret,
+    pub(crate) resolver: Rc<Resolver>,
+    /// The DNS lists, if there are any, with the options that they were made from.
+    lists: RefCell<(Vec<DnsList>, Option<Rc<Lists>>)>,
+    pub(crate) store: Rc<Store>,
+    block: Arc<Block>,
+    pub(crate) accepted: Box<dyn Fn(Item)>,
     message_ids: RefCell<MessageIds>,
     session_ids: RefCell<SessionIds>,
     /// Connections being told that they are not served.
@@ -60,7 +75,6 @@ pub struct Mx {
 pub struct MxListener {
     mx: Rc<Mx>,
     name: Rc<str>,
-    tls: TlsUse,
 }
 
 impl Mx {
@@ -68,12 +82,78 @@ impl Mx {
     pub fn new(setup: MxSetup) -> Rc<Self> {
         let message_ids = RefCell::new(MessageIds::new(setup.shard, setup.entropy));
         let session_ids = RefCell::new(SessionIds::new(setup.shard, setup.entropy));
-        Rc::new(Self { setup, message_ids, session_ids, turning_away: Cell::new(0) })
+        setup.block.set(Gauge::ConfigEpoch, setup.rules.epoch);
+        setup.block.set(Gauge::Bans, setup.bans.len() as u64);
+        let lists = RefCell::new((setup.rules.screen.lists.clone(), lists_of(&setup.rules, &setup.resolver)));
+        Rc::new(Self {
+            lists,
+            rules: RefCell::new(Rc::new(setup.rules)),
+            bans: RefCell::new(setup.bans),
+            trail: RefCell::new(Trail::new(setup.trail_bytes)),
+            owners: setup.owners,
+            secret: setup.secret,
+            resolver: setup.resolver,
+            store: setup.store,
+            block: setup.block,
+            accepted: setup.accepted,
+            message_ids,
+            session_ids,
+            turning_away: Cell::new(0),
+        })
     }
 
-    /// A listener of it.
-    pub fn listener(self: &Rc<Self>, name: &str, tls: TlsUse) -> MxListener {
-        MxListener { mx: self.clone(), name: name.into(), tls }
+    /// A listener of it. The rules have one of that name.
+    pub fn listener(self: &Rc<Self>, name: &str) -> MxListener {
+        MxListener { mx: self.clone(), name: name.into() }
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Rc<Rules> {
+        self.rules.borrow().clone()
+    }
+
+    /// Puts other rules in force, for sessions under way too.
+    pub fn replace_rules(&self, rules: Rules, trail_bytes: usize) {
+        self.block.set(Gauge::ConfigEpoch, rules.epoch);
+        self.trail.borrow_mut().resize(trail_bytes);
+        // Lists that stay keep what is known of their health.
+        if self.lists.borrow().0 != rules.screen.lists {
+            self.lists.replace((rules.screen.lists.clone(), lists_of(&rules, &self.resolver)));
+        }
+        self.rules.replace(Rc::new(rules));
+    }
+
+    /// Puts other bans in force, and ends the sessions that they are against.
+    pub fn replace_bans(&self, bans: Arc<BanSet>, table: &Table) {
+        self.block.set(Gauge::Bans, bans.len() as u64);
+        let at = now().wall;
+        table.evict(|address| bans.find(canonical(address), at).is_some());
+        self.bans.replace(bans);
+    }
+
+    /// Asks other servers of the DNS from now on.
+    pub fn replace_dns(&self, dns: &Dns) {
+        self.resolver.replace(dns.clone());
+    }
+
+    /// What is known of a session, or of the session of a message: the steps that the trail still has.
+    pub fn explain(&self, session: Option<SessionId>, message: &str) -> Option<(SessionId, Vec<TrailStep>)> {
+        let trail = self.trail.borrow();
+        let session = session.or_else(|| trail.find(message))?;
+        Some((session, trail.explain(session)))
+    }
+
+    /// How far back the trail reaches.
+    pub fn explains_since(&self) -> Option<Timestamp> {
+        self.trail.borrow().oldest()
+    }
+
+    pub(crate) fn bans(&self) -> Arc<BanSet> {
+        self.bans.borrow().clone()
+    }
+
+    pub(crate) fn note(&self, session: SessionId, note: &Note<'_>) {
+        self.trail.borrow_mut().note(session, now().wall, note);
     }
 
     pub(crate) fn next_message_id(&self, at: Timestamp) -> SpoolId {
@@ -82,18 +162,32 @@ impl Mx {
 
     /// What the core carries now, as evidence for policy.
     pub(crate) fn load(&self) -> Load {
-        let block = &self.setup.block;
+        let block = &self.block;
         Load {
             connections: block.gauge(Gauge::SessionsOpen) as usize,
             messages_in_flight: block.gauge(Gauge::MessagesInFlight) as usize,
             message_memory: ByteCount(block.gauge(Gauge::MessageMemory)),
             spool_backlog: ByteCount(block.gauge(Gauge::SpoolBacklog)),
-            spool_failing: self.setup.store.is_refusing(),
+            spool_failing: self.store.is_refusing(),
         }
     }
 
     pub(crate) fn block(&self) -> &Block {
-        &self.setup.block
+        &self.block
+    }
+
+    /// The same for a task that outlives the session.
+    pub(crate) fn shared_block(&self) -> Arc<Block> {
+        self.block.clone()
+    }
+
+    pub(crate) fn lists(&self) -> Option<Rc<Lists>> {
+        self.lists.borrow().1.clone()
+    }
+
+    /// A limit was met.
+    pub(crate) fn count_limit(&self, limit: Limit) {
+        self.block.add(counter_of(limit), 1);
     }
 }
 
@@ -116,30 +210,50 @@ impl Drop for Open<'_> {
 impl MxListener {
     /// Serves a connection, in a task of its own.
     pub fn take(&self, connection: Connection) {
-        let connection = Box::new(connection);
         let mx = &self.mx;
+        let rules = mx.rules();
+        // A listener's name can't change without a restart; a connection to one without rules is a fault, and is closed.
+        let Some(listener) = rules.listener(&self.name) else { return };
         mx.block().add(Counter::SessionsOpened, 1);
         let id = mx.session_ids.borrow_mut().next(now().wall);
-        match mx.setup.policy.connection(&mx.load(), &mx.setup.capacity).refusal() {
-            None => spawn("session", self.clone().serve(connection, id)),
-            Some(reply) => {
-                mx.block().add(Counter::SessionsRefused, 1);
-                if mx.turning_away.get() >= TURNING_AWAY_MAX {
-                    return;
-                }
-                mx.turning_away.set(mx.turning_away.get() + 1);
-                // Where TLS comes first there is no way to say why.
-                let words = (self.tls != TlsUse::Implicit).then_some(reply);
-                spawn("refusal", self.clone().turn_away(connection, id, words));
+        let address = canonical(connection.peer().ip());
+        let since = tick();
+        let proxied = among(&listener.proxy_from, address);
+        // What a proxy presents comes later, and is looked at then; a proxy itself is never banned.
+        if !proxied && mx.is_banned(id, address, since, 554) {
+            mx.block().add(Counter::BansRefused, 1);
+            return self.refuse(connection, id, listener, replies::BANNED);
+        }
+        match rules.policy.connection(&mx.load(), &rules.capacity) {
+            Admission::Serve => spawn("session", self.clone().serve(Box::new(connection), id, Duration::ZERO)),
+            Admission::Delay(span) => {
+                mx.block().add(Counter::BannersDelayed, 1);
+                spawn("session", self.clone().serve(Box::new(connection), id, span.0));
+            }
+            Admission::Refuse(limit) => {
+                mx.met(id, limit, Stage::Connect, since, &[("address", Value::Text(&address.to_string()))]);
+                self.refuse(connection, id, listener, limit.reply());
             }
         }
     }
 
-    async fn serve(self, mut connection: Box<Connection>, id: SessionId) {
+    fn refuse(&self, connection: Connection, id: SessionId, listener: &ListenerRules, reply: Reply) {
+        let mx = &self.mx;
+        mx.block().add(Counter::SessionsRefused, 1);
+        if mx.turning_away.get() >= TURNING_AWAY_MAX {
+            return;
+        }
+        mx.turning_away.set(mx.turning_away.get() + 1);
+        // Where TLS comes first there is no way to say why.
+        let words = (listener.tls != TlsUse::Implicit).then_some(reply);
+        spawn("refusal", self.clone().turn_away(Box::new(connection), id, words));
+    }
+
+    async fn serve(self, mut connection: Box<Connection>, id: SessionId, delay: Duration) {
         let mx = self.mx.clone();
         let open = Open::new(&mx);
         tracing::debug!(session = %id, peer = %connection.peer(), listener = &*self.name, "connected");
-        let outcome = contain(Box::pin(self.converse(&mut connection, id))).await;
+        let outcome = contain(Box::pin(self.converse(&mut connection, id, delay))).await;
         let how = match outcome {
             Ok(how) => how,
             Err(panic) => {
@@ -151,31 +265,32 @@ impl MxListener {
         };
         drop(open);
         mx.block().add(how, 1);
-        tracing::debug!(session = %id, how = how.family().label.map_or("", |(_, how)| how), "disconnected");
+        tracing::debug!(session = %id, how = words_of(how), "disconnected");
         connection.allow(LAST_WORDS, false);
-        let linger = how == Counter::SessionsClosedServer || how == Counter::SessionsClosedTimeout;
+        let linger = !matches!(how, Counter::SessionsClosedQuit | Counter::SessionsClosedPeer | Counter::SessionsClosedTls);
         Box::pin(connection.close(linger)).await;
     }
 
     /// The whole of a session; says how it ended.
-    async fn converse(&self, connection: &mut Connection, id: SessionId) -> Counter {
-        let mut dialogue = Dialogue::new(&self.mx, self.session(id), id, connection.peer());
-        let closed = match self.open(connection, &mut dialogue).await {
-            Ok(()) => dialogue.run(connection).await,
-            Err(closed) => Some(closed),
+    async fn converse(&self, connection: &mut Connection, id: SessionId, delay: Duration) -> Counter {
+        let rules = self.mx.rules();
+        let Some(listener) = rules.listener(&self.name) else { return Counter::SessionsClosedServer };
+        let session = self.session(&rules, listener, id, connection);
+        let mut dialogue = Dialogue::new(&self.mx, &self.name, session, id, canonical(connection.peer().ip()));
+        let ended = match Box::pin(dialogue.admit(connection, listener, delay)).await {
+            Ok(()) => {
+                drop(rules);
+                dialogue.run(connection).await.map(End::Closed)
+            }
+            Err(end) => Some(end),
         };
-        let how = match closed {
-            None if dialogue.has_quit() => Counter::SessionsClosedQuit,
-            None | Some(Closed::Stopping) => Counter::SessionsClosedServer,
-            Some(Closed::Peer) => Counter::SessionsClosedPeer,
-            Some(Closed::Timeout) => Counter::SessionsClosedTimeout,
-            Some(Closed::Tls) => Counter::SessionsClosedTls,
+        let (how, words) = match ended {
+            None if dialogue.has_quit() => (Counter::SessionsClosedQuit, None),
+            None => (Counter::SessionsClosedServer, None),
+            Some(End::Refused(reply)) => (Counter::SessionsRefused, Some(reply)),
+            Some(End::Closed(closed)) => self.farewell(&dialogue, closed),
         };
-        let words = match closed {
-            Some(Closed::Stopping) => Some(replies::SHUTDOWN),
-            Some(Closed::Timeout) => Some(replies::TIMEOUT),
-            _ => None,
-        };
+        dialogue.note(Stage::Close, words.as_ref().map_or(0, Reply::code), "", dialogue.since(), &[("how", Value::Text(words_of(how)))]);
         if let Some(reply) = words {
             connection.allow(LAST_WORDS, false);
             dialogue.end(connection, &reply).await;
@@ -183,16 +298,51 @@ impl MxListener {
         how
     }
 
-    async fn open(&self, connection: &mut Connection, dialogue: &mut Dialogue<'_>) -> Result<(), Closed> {
-        if self.tls == TlsUse::Implicit {
-            Box::pin(dialogue.secure(connection)).await?;
+    /// How a session is counted that was closed, and what its client is told.
+    fn farewell(&self, dialogue: &Dialogue<'_>, closed: Closed) -> (Counter, Option<Reply>) {
+        let block = self.mx.block();
+        match closed {
+            Closed::Stopping => (Counter::SessionsClosedServer, Some(replies::SHUTDOWN)),
+            Closed::Peer => (Counter::SessionsClosedPeer, None),
+            Closed::Tls => (Counter::SessionsClosedTls, None),
+            Closed::Evicted => {
+                block.add(Counter::BansEvicted, 1);
+                (Counter::SessionsClosedServer, Some(replies::BANNED_SESSION))
+            }
+            Closed::Overtime => {
+                block.add(Counter::LimitSessionTimeout, 1);
+                (Counter::SessionsClosedTimeout, Some(replies::SESSION_TOO_LONG.with_detail("limits.session_timeout")))
+            }
+            Closed::Timeout if dialogue.in_body() => {
+                block.add(Counter::LimitDataTimeout, 1);
+                (Counter::SessionsClosedTimeout, Some(replies::DATA_TIMEOUT))
+            }
+            Closed::Timeout => {
+                block.add(Counter::LimitCommandTimeout, 1);
+                (Counter::SessionsClosedTimeout, Some(replies::TIMEOUT))
+            }
         }
-        dialogue.greet(connection).await
     }
 
-    fn session(&self, id: SessionId) -> Session<Receipt> {
-        let secure = self.tls == TlsUse::Implicit;
-        Session::new(Setup { options: self.mx.setup.options.clone(), tls: self.tls, secure, id })
+    fn session(
+        &self,
+        rules: &Rules,
+        listener: &ListenerRules,
+        id: SessionId,
+        connection: &Connection,
+    ) -> Session<Receipt> {
+        let address = canonical(connection.peer().ip());
+        let trust =
+            Trust { xclient: among(&listener.xclient_from, address), xforward: among(&listener.xforward_from, address) };
+        Session::new(Setup {
+            options: rules.options.clone(),
+            protocol: listener.protocol,
+            tls: listener.tls,
+            tls_required: rules.tls_required,
+            secure: false,
+            trust,
+            id,
+        })
     }
 
     async fn turn_away(self, mut connection: Box<Connection>, id: SessionId, words: Option<Reply>) {
@@ -206,12 +356,89 @@ impl MxListener {
 
     /// Says one thing to a client whose session is over or never was.
     async fn last_words(&self, connection: &mut Connection, id: SessionId, reply: &Reply) {
-        let mut session = self.session(id);
+        let rules = self.mx.rules();
+        let Some(listener) = rules.listener(&self.name) else { return };
+        let mut session = self.session(&rules, listener, id, connection);
         let mut out = Vec::new();
         session.end(reply, &mut out);
-        self.mx.block().add(Counter::RepliesTransient, u64::from(session.take_tally().transient));
+        let tally = session.take_tally();
+        self.mx.block().add(Counter::RepliesTransient, u64::from(tally.transient));
+        self.mx.block().add(Counter::RepliesPermanent, u64::from(tally.permanent));
         connection.allow(LAST_WORDS, false);
         // The client may be gone; then nobody is left to be told.
         let _ = connection.send(&mut out).await;
+    }
+}
+
+impl Mx {
+    /// Whether an address is banned; what is known of the ban goes to the trail and the log.
+    pub(crate) fn is_banned(&self, id: SessionId, address: IpAddr, since: Tick, code: u16) -> bool {
+        let bans = self.bans.borrow();
+        let Some(ban) = bans.find(address, now().wall) else { return false };
+        let (text, network) = (address.to_string(), ban.network.to_string());
+        tracing::debug!(session = %id, peer = text, network, reason = &*ban.reason, by = &*ban.by, "banned");
+        self.note(id, &Note {
+            stage: Stage::Ban,
+            outcome: code,
+            rule: &ban.by,
+            took: tick().since(since),
+            inputs: &[
+                ("address", Value::Text(&text)),
+                ("network", Value::Text(&network)),
+                ("reason", Value::Text(&ban.reason)),
+            ],
+        });
+        true
+    }
+
+    /// A limit was met: counted, and noted.
+    pub(crate) fn met(&self, id: SessionId, limit: Limit, stage: Stage, since: Tick, inputs: &[(&str, Value<'_>)]) {
+        self.block().add(counter_of(limit), 1);
+        let outcome = limit.reply().code();
+        self.note(id, &Note { stage, outcome, rule: limit.key(), took: tick().since(since), inputs });
+    }
+}
+
+/// The DNS lists of the rules. Their weights are policy's; here they are only asked.
+fn lists_of(rules: &Rules, resolver: &Rc<Resolver>) -> Option<Rc<Lists>> {
+    let list = |list: &DnsList| {
+        let answers = list.answers.iter().map(|(first, last)| Answers { first: *first, last: *last, weight: None });
+        List { zone: list.zone.as_str().into(), weight: list.weight, answers: answers.collect() }
+    };
+    let lists: Vec<List> = rules.screen.lists.iter().map(list).collect();
+    if lists.is_empty() {
+        return None;
+    }
+    match Lists::new(resolver.clone(), lists, BreakerOptions::default()) {
+        Ok(lists) => Some(Rc::new(lists)),
+        Err(error) => {
+            tracing::error!(%error, "DNS lists can't be asked");
+            None
+        }
+    }
+}
+
+/// How a session ended, as its metric's label says it.
+fn words_of(how: Counter) -> &'static str {
+    how.family().label.map_or("refused", |(_, how)| how)
+}
+
+/// The metric of a limit.
+fn counter_of(limit: Limit) -> Counter {
+    match limit {
+        Limit::Connections => Counter::LimitConnections,
+        Limit::ConnectionsPerIp => Counter::LimitConnectionsPerIp,
+        Limit::ConnectionsPerNetwork => Counter::LimitConnectionsPerNetwork,
+        Limit::ConnectionRatePerIp => Counter::LimitConnectionRatePerIp,
+        Limit::ConnectionRatePerNetwork => Counter::LimitConnectionRatePerNetwork,
+        Limit::MessagesPerIp => Counter::LimitMessagesPerIp,
+        Limit::MessagesPerNetwork => Counter::LimitMessagesPerNetwork,
+        Limit::RecipientsPerIp => Counter::LimitRecipientsPerIp,
+        Limit::RecipientsPerNetwork => Counter::LimitRecipientsPerNetwork,
+        Limit::BytesPerIp => Counter::LimitBytesPerIp,
+        Limit::BytesPerNetwork => Counter::LimitBytesPerNetwork,
+        Limit::MessagesInFlight => Counter::LimitMessagesInFlight,
+        Limit::MessageMemory => Counter::LimitMessageMemory,
+        Limit::SpoolBacklog => Counter::LimitSpoolBacklog,
     }
 }

@@ -78,7 +78,7 @@ pub struct Store {
     pub(crate) impatient: Cell<u32>,
     /// How many that were the last time.
     pub(crate) in_vain: Cell<u32>,
-    budget: Budget,
+    budget: Cell<Budget>,
     held: RefCell<HashMap<SpoolId, Held>>,
     hot_bytes: Cell<u64>,
     next_token: Cell<u64>,
@@ -99,7 +99,7 @@ impl Store {
             refusing: Cell::new(false),
             impatient: Cell::new(0),
             in_vain: Cell::new(0),
-            budget,
+            budget: Cell::new(budget),
             held: RefCell::default(),
             hot_bytes: Cell::new(0),
             next_token: Cell::new(0),
@@ -137,7 +137,7 @@ impl Store {
     }
 
     pub(crate) fn is_tight(&self) -> bool {
-        self.block.gauge(Gauge::MessageMemory) > self.budget.message_bytes
+        self.block.gauge(Gauge::MessageMemory) > self.budget.get().message_bytes
     }
 
     pub(crate) fn await_token(&self, waiting: Waiting) -> Token {
@@ -147,11 +147,16 @@ impl Store {
         Token(token)
     }
 
+    /// Changes how much memory messages may take; what is held stays.
+    pub fn set_budget(&self, budget: Budget) {
+        self.budget.set(budget);
+    }
+
     /// Enters an accepted message, its bytes kept in memory if the budget allows.
     pub(crate) fn hold(&self, id: SpoolId, size: u64, body_file: Option<BodyFile>, hot: Option<(&[u8], Vec<u8>)>) {
         let mut kept = None;
         if let Some((envelope, bytes)) = hot {
-            let fits = body_file.is_none() && self.hot_bytes.get() + bytes.len() as u64 <= self.budget.hot_bytes;
+            let fits = body_file.is_none() && self.hot_bytes.get() + bytes.len() as u64 <= self.budget.get().hot_bytes;
             if fits {
                 self.hot_bytes.set(self.hot_bytes.get() + bytes.len() as u64);
                 self.block.raise(Gauge::MessageMemory, bytes.len() as u64);

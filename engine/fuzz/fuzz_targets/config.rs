@@ -1,0 +1,27 @@
+//! The config file: any text is answered, with a config that renders to itself or with errors that have a place in it.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use ringpost_config::Config;
+
+fuzz_target!(|text: &str| match Config::parse("file", text) {
+    Ok(config) => {
+        let rendered = config.render();
+        let again = Config::parse("rendered", &rendered).unwrap_or_else(|errors| panic!("{errors:#}\n{rendered}"));
+        assert_eq!(again, config, "{rendered}");
+        assert_eq!(again.render(), rendered);
+    }
+    Err(errors) => {
+        let lines = text.lines().count() + 1;
+        assert!(errors.iter().count() > 0);
+        for error in errors.iter() {
+            assert!((1..=lines).contains(&error.line), "{error:#}");
+        }
+        for shown in [errors.to_string(), format!("{errors:#}")] {
+            // Nothing of the file reaches a terminal as a control sequence.
+            let control = shown.chars().find(|c| c.is_control() && *c != '\n');
+            assert_eq!(control, None, "{shown:?}");
+        }
+    }
+});

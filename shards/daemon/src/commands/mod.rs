@@ -1,0 +1,42 @@
+//! The commands that talk to the running server: each asks over the admin socket, and prints what it is told.
+//!
+//! What is printed is made by functions of what was answered and of the time, so that it can be tested without a server.
+
+mod ban;
+mod explain;
+mod reload;
+mod status;
+mod table;
+mod words;
+
+pub(crate) use ban::ban;
+pub(crate) use explain::explain;
+pub(crate) use reload::reload;
+pub(crate) use status::status;
+
+use crate::client::Client;
+use anyhow::{Context, Result};
+use ringpost_base::Timestamp;
+use std::io::{self, Write};
+use std::time::SystemTime;
+
+/// Prints a command's answer. A reader that has seen enough, as `head` has, is no error.
+fn print(text: &str) -> Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("standard output"),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Prints what the server sends, as it sends it, for programs.
+fn print_json(client: &Client, path: &str) -> Result<()> {
+    let value: serde_json::Value = client.get(path)?;
+    print(&format!("{}\n", serde_json::to_string_pretty(&value)?))
+}
+
+/// The wall clock.
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_unix_micros(u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}

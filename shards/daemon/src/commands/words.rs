@@ -1,0 +1,86 @@
+//! Times in words, and text of strangers made safe to show.
+
+use std::time::Duration;
+
+/// Units of time, the longest first, in seconds.
+const UNITS: [(&str, u64); 4] = [("day", 86_400), ("hour", 3_600), ("minute", 60), ("second", 1)];
+
+/// A duration in its two longest units, rounded down: `1 hour 5 minutes`.
+pub(super) fn in_words(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let Some(longest) = UNITS.iter().position(|(_, unit)| seconds >= *unit) else {
+        return "less than a second".to_owned();
+    };
+    let mut left = seconds;
+    let mut words = Vec::new();
+    for (name, unit) in UNITS.iter().skip(longest).take(2) {
+        match left / unit {
+            0 => {}
+            1 => words.push(format!("1 {name}")),
+            count => words.push(format!("{count} {name}s")),
+        }
+        left %= unit;
+    }
+    words.join(" ")
+}
+
+/// Microseconds in the unit that suits them, to three digits or so.
+pub(super) fn took(micros: u64) -> String {
+    match micros {
+        0..1_000 => format!("{micros} µs"),
+        1_000..1_000_000 => format!("{:.1} ms", micros as f64 / 1e3),
+        _ => format!("{:.1} s", micros as f64 / 1e6),
+    }
+}
+
+/// Text that may be of a stranger's making, such as the name he gave in EHLO: what could control a terminal, end the
+/// line, or turn the direction of writing is escaped.
+pub(super) fn plain(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\'' | '"' | '\\' => shown.push(character),
+            other => shown.extend(other.escape_debug()),
+        }
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_in_words() {
+        for (seconds, words) in [
+            (0, "less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "1 minute"),
+            (3_599, "59 minutes 59 seconds"),
+            (3_600, "1 hour"),
+            (3_659, "1 hour"),
+            (90_000, "1 day 1 hour"),
+            (86_400 * 30 + 59, "30 days"),
+        ] {
+            assert_eq!(in_words(Duration::from_secs(seconds)), words, "{seconds}");
+        }
+        for (micros, text) in [(0, "0 µs"), (999, "999 µs"), (1_240, "1.2 ms"), (2_500_000, "2.5 s")] {
+            assert_eq!(took(micros), text);
+        }
+    }
+
+    #[test]
+    fn text_of_strangers_cannot_control_the_terminal() {
+        for (text, shown) in [
+            ("mx.example.org", "mx.example.org"),
+            ("\u{1b}]0;owned\u{7}", "\\u{1b}]0;owned\\u{7}"),
+            ("a\r\nb\tc", "a\\r\\nb\\tc"),
+            ("it's \"fine\" \\ Grüße", "it's \"fine\" \\ Grüße"),
+            ("\u{202e}txt.exe", "\\u{202e}txt.exe"),
+            ("\u{9b}31m", "\\u{9b}31m"),
+        ] {
+            assert_eq!(plain(text), shown);
+        }
+    }
+}

@@ -1,0 +1,364 @@
+//! The keeper: a thread that holds what all shards share and what outlives the process.
+//!
+//! It reads the config file again, watches the files that the config names, keeps the bans and writes them down, writes the
+//! greylist down, and publishes what is new. All that may wait for a disk happens here, and one thing after the other,
+//! so that nothing can overtake anything.
+
+use crate::bans::BanFile;
+use crate::check;
+use crate::cli::ConfigFile;
+use crate::control::ban_view;
+use crate::greylist::GreylistFile;
+use crate::in_force::{InForce, Publisher, Source};
+use crate::nftables::{Change, Mirror};
+use crate::reload::{self, Stamp};
+use crate::state::StateDir;
+use anyhow::{Context, Result};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
+use ringpost_admin::Refusal;
+use ringpost_admin::api::{BanAdd, BanView, Reloaded};
+use ringpost_base::Network;
+use ringpost_config::Config;
+use ringpost_dns::Dns;
+use ringpost_net::Ticketing;
+use ringpost_policy::{BanBook, BanError, BanOrder, GreyRecord, OPERATOR};
+use ringpost_runtime::now;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
+
+/// How often files are looked at, ended bans dropped, and changes of the greylist written.
+const ROUND: Duration = Duration::from_secs(1);
+
+/// Bans that rules ask for in one moment are put in force together.
+const ORDERS_TOGETHER: usize = 10_000;
+
+/// How often the nftables sets are made anew: before the elements of bans without an end would end.
+const MIRROR_ANEW: Duration = Duration::from_secs(7 * 86_400);
+
+type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
+
+/// What the keeper is asked.
+pub(crate) enum Request {
+    /// The bans in force.
+    Bans(Answer<Vec<BanView>>),
+    /// A ban by the operator.
+    Ban(BanAdd, Answer<BanView>),
+    /// The end of one.
+    Unban(Network, Answer<BanView>),
+    /// The config file is to be read again; without an answer for SIGHUP.
+    Reload(Option<Answer<Reloaded>>),
+    /// A ban that a rule asks for.
+    Ordered(BanOrder),
+    /// Changes of a shard's greylist.
+    Greylisted(Vec<GreyRecord>),
+    /// The server stops: write down what is left.
+    Stop,
+}
+
+/// What the keeper is made of.
+pub(crate) struct Keeper {
+    pub(crate) publisher: Arc<Publisher>,
+    pub(crate) options: ConfigFile,
+    pub(crate) state: Arc<StateDir>,
+    pub(crate) ticketing: Ticketing,
+    pub(crate) descriptors: u64,
+    pub(crate) services: Handle,
+    pub(crate) book: BanBook,
+    pub(crate) ban_file: BanFile,
+    pub(crate) greylist: GreylistFile,
+    pub(crate) requests: Receiver<Request>,
+}
+
+/// A file that the config names, and what is known of its changes.
+struct Watch {
+    path: PathBuf,
+    /// As it was when it was last taken up.
+    taken: Option<Stamp>,
+    /// As it was at the last look: a file is taken up once it has stayed the same for a round, since one that is being
+    /// written would be read in half.
+    seen: Option<Stamp>,
+}
+
+/// The running keeper.
+pub(crate) struct Running {
+    requests: Sender<Request>,
+    thread: JoinHandle<()>,
+}
+
+impl Running {
+    /// Has what is left written down, and waits for it.
+    pub(crate) fn stop(self) {
+        // It fails only when the thread has ended already.
+        let _ = self.requests.send(Request::Stop);
+        if self.thread.join().is_err() {
+            tracing::error!("the keeper had panicked; bans and greylist were not written since");
+        }
+    }
+}
+
+impl Keeper {
+    /// Starts the thread.
+    pub(crate) fn start(self, requests: Sender<Request>) -> Result<Running> {
+        let thread = std::thread::Builder::new().name("keeper".into()).spawn(move || self.run());
+        Ok(Running { requests, thread: thread.context("no thread for the keeper")? })
+    }
+
+    fn run(mut self) {
+        let mut watches = self.watches();
+        let mut mirror = self.mirror();
+        let (mut last_round, mut mirrored) = (Instant::now(), Instant::now());
+        loop {
+            let wait = ROUND.saturating_sub(last_round.elapsed());
+            match self.requests.recv_timeout(wait) {
+                Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return self.end(),
+                Ok(Request::Ordered(order)) => self.ordered(order, mirror.as_ref()),
+                Ok(Request::Reload(answer)) => {
+                    let result = self.reload();
+                    if result.is_ok() {
+                        watches = self.watches();
+                        mirror = self.mirror();
+                    }
+                    report(result, answer);
+                }
+                Ok(request) => self.serve(request, mirror.as_ref()),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            if last_round.elapsed() >= ROUND {
+                last_round = Instant::now();
+                self.expire();
+                self.look(&mut watches);
+                if mirrored.elapsed() >= MIRROR_ANEW {
+                    mirrored = Instant::now();
+                    self.mirror_anew(mirror.as_ref());
+                }
+            }
+        }
+    }
+
+    fn end(mut self) {
+        let left: Vec<Request> = self.requests.try_iter().collect();
+        for request in left {
+            if let Request::Greylisted(records) = request {
+                self.write_greylist(&records);
+            }
+        }
+        self.save_bans();
+    }
+
+    fn serve(&mut self, request: Request, mirror: Option<&Mirror>) {
+        match request {
+            Request::Bans(answer) => {
+                let bans = self.book.list(now().wall).iter().map(|ban| ban_view(ban)).collect();
+                // Whoever asked may have given up, here and below.
+                let _ = answer.send(Ok(bans));
+            }
+            Request::Ban(order, answer) => {
+                let _ = answer.send(self.ban(order, mirror));
+            }
+            Request::Unban(network, answer) => {
+                let _ = answer.send(self.unban(network, mirror));
+            }
+            Request::Greylisted(records) => self.write_greylist(&records),
+            Request::Ordered(_) | Request::Reload(_) | Request::Stop => {}
+        }
+    }
+
+    fn ban(&mut self, order: BanAdd, mirror: Option<&Mirror>) -> Result<BanView, Refusal> {
+        let at = now().wall;
+        let ttl = order.ttl.map(|ttl| ttl.0);
+        let added = self.book.add(order.network, &order.reason, OPERATOR, ttl, at);
+        let added = added.map_err(|error| match error {
+            BanError::Protected(_) | BanError::Allowed(_) => Refusal::conflict(error.to_string()),
+            _ => Refusal::invalid(error.to_string()),
+        })?;
+        let ban = added.ban;
+        tracing::info!(network = %ban.network, reason = &*ban.reason, "ban added");
+        if let Some(mirror) = mirror.filter(|_| self.book.may_mirror(&ban.network)) {
+            mirror.change(Change::Add(ban.clone()), at);
+        }
+        self.put_bans_in_force();
+        Ok(ban_view(&ban))
+    }
+
+    fn unban(&mut self, network: Network, mirror: Option<&Mirror>) -> Result<BanView, Refusal> {
+        let Some(ban) = self.book.remove(network) else {
+            return Err(Refusal::not_found(format!("{network} is not banned; `ringpost ban list` shows what is")));
+        };
+        tracing::info!(%network, "ban lifted");
+        if let Some(mirror) = mirror {
+            mirror.change(Change::Remove(network), now().wall);
+        }
+        self.put_bans_in_force();
+        Ok(ban_view(&ban))
+    }
+
+    /// Bans that rules ask for: all that have come by now, with one publication.
+    fn ordered(&mut self, first: BanOrder, mirror: Option<&Mirror>) {
+        let mut others = Vec::new();
+        let mut orders = vec![first];
+        while orders.len() < ORDERS_TOGETHER
+            && let Ok(request) = self.requests.try_recv()
+        {
+            match request {
+                Request::Ordered(order) => orders.push(order),
+                other => {
+                    others.push(other);
+                    break;
+                }
+            }
+        }
+        let at = now().wall;
+        for order in orders {
+            match self.book.add(order.network, &order.reason, order.by, Some(order.duration.0), at) {
+                Ok(added) => {
+                    let ban = added.ban;
+                    tracing::warn!(network = %ban.network, reason = &*ban.reason, by = &*ban.by, "banned by a rule");
+                    if let Some(mirror) = mirror.filter(|_| self.book.may_mirror(&ban.network)) {
+                        mirror.change(Change::Add(ban), at);
+                        if let Some(gone) = added.evicted {
+                            mirror.change(Change::Remove(gone.network), at);
+                        }
+                    }
+                }
+                Err(error) => tracing::warn!(network = %order.network, %error, "a rule's ban is not put in force"),
+            }
+        }
+        self.put_bans_in_force();
+        for request in others {
+            match request {
+                Request::Reload(answer) => {
+                    let result = self.reload();
+                    report(result, answer);
+                }
+                other => self.serve(other, mirror),
+            }
+        }
+    }
+
+    fn expire(&mut self) {
+        if !self.book.expire(now().wall).is_empty() {
+            self.put_bans_in_force();
+        }
+    }
+
+    fn put_bans_in_force(&mut self) {
+        let bans = Arc::new(self.book.snapshot());
+        let next = InForce { bans, ..self.publisher.current() };
+        self.publisher.publish(next);
+        self.save_bans();
+    }
+
+    fn save_bans(&self) {
+        if let Err(error) = self.ban_file.save(&self.book) {
+            tracing::error!(error = format!("{error:#}"), "bans are not written down");
+        }
+    }
+
+    fn write_greylist(&mut self, records: &[GreyRecord]) {
+        if let Err(error) = self.greylist.append(records) {
+            tracing::error!(error = format!("{error:#}"), "greylist is not written down");
+        }
+    }
+
+    fn mirror(&self) -> Option<Mirror> {
+        let sets = self.publisher.current().source.config.policy.bans.nftables.clone()?;
+        match Mirror::start(sets) {
+            Ok(mirror) => {
+                self.mirror_anew(Some(&mirror));
+                Some(mirror)
+            }
+            Err(error) => {
+                tracing::error!(%error, "no thread for nftables");
+                None
+            }
+        }
+    }
+
+    fn mirror_anew(&self, mirror: Option<&Mirror>) {
+        if let Some(mirror) = mirror {
+            let at = now().wall;
+            let bans = self.book.list(at).into_iter().filter(|ban| self.book.may_mirror(&ban.network));
+            mirror.change(Change::Replace(bans.collect()), at);
+        }
+    }
+
+    /// Reads the config file, and everything that it names; puts it in force if nothing is wrong with it.
+    fn reload(&mut self) -> Result<Reloaded> {
+        let config = check::load(&self.options)?;
+        let former = self.publisher.current().source;
+        let needs_restart = former.config.differences_that_need_restart(&config);
+        let changed = former.config.differences(&config);
+        let changed: Vec<String> = changed.into_iter().filter(|key| !needs_restart.contains(key)).collect();
+        let config = former.config.reloaded(&config).context("the config does not go with what needs a restart")?;
+        let epoch = self.take_up(config, &former)?;
+        Ok(Reloaded { epoch, changed, needs_restart, warnings: Vec::new() })
+    }
+
+    fn take_up(&mut self, config: Config, former: &Source) -> Result<u64> {
+        let policy = reload::policy(&config)?;
+        let cores = reload::cores_again(&config, &former.cores, self.descriptors)?;
+        let acceptors = reload::acceptors(&config, &self.state, &self.ticketing, cores.len())?;
+        let dns = if config.dns == former.config.dns {
+            former.dns.clone()
+        } else {
+            Dns::start(self.services.clone(), &reload::dns_options(&config)).context("dns.servers")?
+        };
+        reload::set_bans(&mut self.book, &config);
+        let epoch = former.epoch + 1;
+        let source = Arc::new(Source { epoch, config, cores, policy, acceptors, dns });
+        let bans = Arc::new(self.book.snapshot());
+        self.publisher.publish(InForce { source, bans });
+        tracing::info!(epoch, "configuration taken up");
+        Ok(epoch)
+    }
+
+    fn watches(&self) -> Vec<Watch> {
+        let stamps = reload::stamps(&self.publisher.current().source.config);
+        stamps.into_iter().map(|(path, stamp)| Watch { path, taken: stamp, seen: stamp }).collect()
+    }
+
+    /// Takes up the files that have changed and come to rest.
+    fn look(&mut self, watches: &mut [Watch]) {
+        let former = self.publisher.current().source;
+        let stamps = reload::stamps(&former.config);
+        let mut changed = Vec::new();
+        for (watch, (_, stamp)) in watches.iter_mut().zip(stamps) {
+            let rests = watch.seen == stamp;
+            watch.seen = stamp;
+            if rests && stamp.is_some() && watch.taken != stamp {
+                watch.taken = stamp;
+                changed.push(watch.path.display().to_string());
+            }
+        }
+        if changed.is_empty() {
+            return;
+        }
+        match self.take_up(former.config.clone(), &former) {
+            Ok(_) => tracing::info!(files = ?changed, "changed files taken up"),
+            Err(error) => {
+                tracing::error!(files = ?changed, error = format!("{error:#}"), "changed files can't be taken up; the former ones stay in force");
+            }
+        }
+    }
+}
+
+/// Tells who asked how a reload went; for a signal, the log.
+fn report(result: Result<Reloaded>, answer: Option<Answer<Reloaded>>) {
+    match &result {
+        Ok(reloaded) => tracing::info!(
+            epoch = reloaded.epoch,
+            changed = ?reloaded.changed,
+            needs_restart = ?reloaded.needs_restart,
+            "reloaded"
+        ),
+        Err(error) => tracing::error!(error = format!("{error:#}"), "reload refused; the former config stays in force"),
+    }
+    if let Some(answer) = answer {
+        // Whoever asked may have given up.
+        let _ = answer.send(result.map_err(|error| Refusal::invalid(format!("{error:#}"))));
+    }
+}

@@ -1,0 +1,445 @@
+//! The way of a message, in the order of this file: a step becomes an envelope and a body, the body's headers become
+//! evidence, evidence a decision, a commit a receipt, a receipt the 250, and last an item of the queue.
+
+use crate::dialogue::Dialogue;
+use crate::mx::Mx;
+use crate::owners::{Question, Verdict};
+use crate::rules::Rules;
+use ringpost_base::{Accepted, SpoolId, Tick, Timestamp};
+use ringpost_message::{Arrival, Envelope, Headers, Notify, Recipient, Ret, received};
+use ringpost_metrics::{Counter, Gauge, Timing};
+use ringpost_policy::{
+    Evidence, Grey, GreyKey, GreyPass, GreylistMode, HeloKind, Limit, Offence, Screening, Served, Stage, Value,
+};
+use ringpost_queue::Item;
+use ringpost_runtime::{now, tick};
+use ringpost_smtp::{Abandoned, BodyKind, Mail, Path, Rcpt, Reply, Step, replies};
+use ringpost_store::{Draft, Failure};
+
+/// A message between MAIL and its final reply.
+pub(crate) struct Message<'a> {
+    mx: &'a Mx,
+    id: SpoolId,
+    arrived: Timestamp,
+    mail: Mail,
+    recipients: Vec<Recipient>,
+    /// From the go-ahead on.
+    pub(crate) body: Option<Body>,
+}
+
+/// What has come of a body.
+pub(crate) struct Body {
+    pub(crate) draft: Draft,
+    /// Bytes of our own trace header at the front.
+    trace: usize,
+    /// What the headers say, once they are no longer all in memory.
+    headers: Option<Headers>,
+    /// The spool could not take a part: what still comes is thrown away, and the message refused at its end.
+    pub(crate) broken: bool,
+    since: Tick,
+}
+
+impl Drop for Message<'_> {
+    fn drop(&mut self) {
+        self.mx.block().lower(Gauge::MessagesInFlight, 1);
+    }
+}
+
+/// Why a recipient or a sender is refused: the words, and the rule by its key.
+struct Refusal {
+    reply: Reply,
+    rule: Box<str>,
+}
+
+impl Refusal {
+    fn by(rule: &str, reply: Reply) -> Self {
+        Self { reply, rule: rule.into() }
+    }
+}
+
+impl<'a> Dialogue<'a> {
+    pub(crate) async fn mail(&mut self, mail: Mail) -> Option<Step> {
+        let since = tick();
+        let rules = self.mx.rules();
+        let judged = self.judge_sender(&rules, &mail).await;
+        let (outcome, rule) = judged.as_ref().map_or_else(|no| (no.reply.code(), &*no.rule), |()| (250, ""));
+        let inputs = [
+            ("from", Value::Text(mail.from.as_str())),
+            ("declared_bytes", Value::Number(mail.size.unwrap_or(0))),
+            ("tls", Value::Number(u64::from(self.session.is_secure()))),
+        ];
+        self.note(Stage::Mail, outcome, rule, since, &inputs);
+        let refusal = judged.err().map(|refusal| refusal.reply);
+        if refusal.is_none() {
+            let arrived = now().wall;
+            let id = self.mx.next_message_id(arrived);
+            self.mx.block().raise(Gauge::MessagesInFlight, 1);
+            let message = Message { mx: self.mx, id, arrived, mail, recipients: Vec::new(), body: None };
+            self.message = Some(Box::new(message));
+        }
+        self.session.answer_mail(refusal, &mut self.out)
+    }
+
+    async fn judge_sender(&self, rules: &Rules, mail: &Mail) -> Result<(), Refusal> {
+        if let Err(busy) = rules.policy.sender(&self.mx.load(), &rules.capacity) {
+            return Err(match busy.limit() {
+                Some(limit) => self.limited(limit),
+                None => Refusal::by("spool", busy.reply()),
+            });
+        }
+        if self.client.exempt {
+            return Ok(());
+        }
+        let question = Question::Message { address: self.client.address, declared: mail.size.unwrap_or(0) };
+        match self.mx.owners.ask(question).await {
+            Verdict::Limited(limit) => Err(self.limited(limit)),
+            Verdict::Free | Verdict::Counted(_) | Verdict::Grey(_) => Ok(()),
+        }
+    }
+
+    /// A limit is met: counted here, noted where the decision is.
+    fn limited(&self, limit: Limit) -> Refusal {
+        self.mx.count_limit(limit);
+        if limit.is_of_client() {
+            self.offend(Offence::LimitHit, 1);
+        }
+        tracing::info!(session = %self.id, peer = %self.client.address, limit = limit.key(), "limit met");
+        Refusal::by(limit.key(), limit.reply())
+    }
+
+    pub(crate) async fn rcpt(&mut self, rcpt: Rcpt) -> Option<Step> {
+        let since = tick();
+        let rules = self.mx.rules();
+        let judged = self.judge_recipient(&rules, &rcpt).await;
+        let block = self.mx.block();
+        let refusal = match judged {
+            Ok(served) => {
+                block.add(Counter::RecipientsAccepted, 1);
+                let rule = served.how.name();
+                let inputs = [("to", Value::Text(rcpt.to.as_str())), ("found_as", Value::Text(rule))];
+                self.note(Stage::Rcpt, 250, "", since, &inputs);
+                self.add_recipients(&rcpt, served);
+                None
+            }
+            Err(Refusal { reply, rule }) => {
+                block.add(Counter::RecipientsRefused, 1);
+                self.note(Stage::Rcpt, reply.code(), &rule, since, &[("to", Value::Text(rcpt.to.as_str()))]);
+                tracing::info!(session = %self.id, peer = %self.client.address, recipient = rcpt.to.as_str(),
+                    code = u64::from(reply.code()), reason = reply.text(), rule = &*rule, "recipient refused");
+                Some(reply)
+            }
+        };
+        self.session.answer_rcpt(refusal, &mut self.out)
+    }
+
+    async fn judge_recipient(&mut self, rules: &Rules, rcpt: &Rcpt) -> Result<Served, Refusal> {
+        // Who is turned away by what it is must still reach somebody who can help (RFC 5321 section 4.5.1).
+        let helper = is_postmaster(&rcpt.to);
+        let screening = self.screening(rules).await;
+        if let Some(reply) = screening.refusal.clone().filter(|_| !helper) {
+            return Err(Refusal::by("screen.score_reject", reply));
+        }
+        // Counted before it is known whether the recipient exists: guesses are what the limit is for.
+        if !self.client.exempt
+            && let Verdict::Limited(limit) = self.mx.owners.ask(Question::Recipient(self.client.address)).await
+        {
+            return Err(self.limited(limit));
+        }
+        let served = rules.policy.recipient(rcpt, self.session.is_secure());
+        let served = served.map_err(|reply| Refusal { rule: rule_of(&reply, rcpt), reply })?;
+        if !helper {
+            self.greylist(rules, rcpt, &screening).await?;
+        }
+        Ok(served)
+    }
+
+    fn add_recipients(&mut self, rcpt: &Rcpt, served: Served) {
+        let Some(message) = &mut self.message else { return };
+        let named = rcpt.to.as_str();
+        for address in served.addresses {
+            // A recipient named twice is served once.
+            if message.recipients.iter().any(|known| known.address == address) {
+                continue;
+            }
+            let original = rcpt.orcpt.clone().or_else(|| (*address != *named).then(|| original_of(named)));
+            message.recipients.push(Recipient { address, original, notify: notify_of(rcpt) });
+        }
+    }
+
+    /// What the evidence about the host comes to. Found out at the first recipient: by then the DNS has mostly answered.
+    async fn screening(&mut self, rules: &Rules) -> Screening {
+        if self.client.exempt || rules.screen.is_idle() {
+            return Screening::default();
+        }
+        if let Some(known) = &self.client.screening {
+            return known.clone();
+        }
+        let since = tick();
+        let name: Box<str> = self.session.helo().map_or("", |(name, _)| name).into();
+        let own = |name: &str| rules.policy.is_own_name(name, &rules.options.hostname);
+        let mut evidence = Evidence {
+            pregreet: self.client.pregreet,
+            helo: HeloKind::of(&name, self.client.address, own),
+            ..Evidence::default()
+        };
+        if let Some(lookups) = self.client.lookups.clone() {
+            lookups.collect(self.mx, &rules.screen, &name, &mut evidence).await;
+            self.note_lookups(&lookups, &evidence, since);
+        }
+        let score = rules.screen.score(&evidence);
+        let screening = rules.screen.judge(&score);
+        let mut inputs = vec![("score", Value::Score(score.total.into()))];
+        inputs.extend(score.parts.iter().map(|part| (&*part.name, Value::Score(part.weight.into()))));
+        let (row, rule) = match &screening {
+            Screening { refusal: Some(_), .. } => (Counter::ScreenRejected, "screen.score_reject"),
+            Screening { tarpit: true, .. } => (Counter::ScreenTarpitted, "screen.score_tarpit"),
+            _ => (Counter::ScreenPassed, ""),
+        };
+        self.mx.block().add(row, 1);
+        self.note(Stage::Screen, screening.refusal.as_ref().map_or(0, Reply::code), rule, since, &inputs);
+        tracing::info!(session = %self.id, peer = %self.client.address, score = i64::from(score.total),
+            parts = ?score.parts, "screened");
+        self.tarpit = screening.tarpit;
+        self.client.screening = Some(screening.clone());
+        screening
+    }
+
+    fn note_lookups(&self, lookups: &crate::lookups::Lookups, evidence: &Evidence, since: Tick) {
+        let reverse = format!("{:?}", evidence.reverse);
+        let lists = evidence.lists.len() as u64;
+        let inputs = [
+            ("reverse", Value::Text(&reverse)),
+            ("lists_with_answer", Value::Number(lists)),
+            ("unanswered", Value::Number(lookups.unanswered())),
+        ];
+        self.note(Stage::Lookup, 0, "", since, &inputs);
+    }
+
+    async fn greylist(&self, rules: &Rules, rcpt: &Rcpt, screening: &Screening) -> Result<(), Refusal> {
+        let wanted = match rules.greylist {
+            GreylistMode::Off => false,
+            GreylistMode::Suspicious => screening.suspicious,
+            GreylistMode::All => !screening.known_good,
+        };
+        if !wanted || self.client.exempt {
+            return Ok(());
+        }
+        let since = tick();
+        let address = self.client.address;
+        let sender = self.message.as_ref().map_or("", |message| message.mail.from.as_str());
+        let network = self.mx.owners.networks().of(address);
+        let key = GreyKey::new(&self.mx.secret, network, sender, rcpt.to.as_str());
+        let Verdict::Grey(grey) = self.mx.owners.ask(Question::Grey { address, key }).await else { return Ok(()) };
+        let network = network.to_string();
+        let (row, outcome, why, left) = match grey {
+            Grey::Wait { left, first } => {
+                (Counter::GreylistWaited, 450, if first { "first seen" } else { "came too soon" }, left.as_secs())
+            }
+            Grey::Pass(GreyPass::Retried) => (Counter::GreylistRetried, 0, "came again", 0),
+            Grey::Pass(GreyPass::KnownTriplet) => (Counter::GreylistKnown, 0, "triplet is known", 0),
+            Grey::Pass(GreyPass::KnownNetwork) => (Counter::GreylistKnown, 0, "network is known", 0),
+        };
+        self.mx.block().add(row, 1);
+        let inputs = [
+            ("network", Value::Text(&network)),
+            ("sender", Value::Text(sender)),
+            ("why", Value::Text(why)),
+            ("seconds_left", Value::Number(left)),
+        ];
+        self.note(Stage::Greylist, outcome, if outcome == 0 { "" } else { "greylist.mode" }, since, &inputs);
+        if outcome == 0 { Ok(()) } else { Err(Refusal::by("greylist.mode", replies::GREYLISTED)) }
+    }
+
+    pub(crate) fn begin(&mut self) -> Option<Step> {
+        let rules = self.mx.rules();
+        let Some(message) = &mut self.message else {
+            return self.session.answer_begin(Some(replies::BAD_SEQUENCE), &mut self.out);
+        };
+        let mut draft = self.mx.store.draft(message.id);
+        let (helo, extended) = self.session.helo().unwrap_or_default();
+        let arrival = Arrival {
+            host: &rules.options.hostname,
+            helo,
+            extended,
+            lmtp: self.client.lmtp,
+            client_name: self.client.name.as_deref(),
+            utf8: message.mail.utf8,
+            client: self.client.address,
+            security: self.security.as_deref(),
+            id: message.id,
+            recipient: match message.recipients.as_slice() {
+                [only] if only.original.is_none() => Some(&only.address),
+                _ => None,
+            },
+            at: message.arrived,
+        };
+        received(&arrival, draft.buffer());
+        let trace = draft.in_memory().len();
+        message.body = Some(Body { draft, trace, headers: None, broken: false, since: tick() });
+        self.session.answer_begin(None, &mut self.out)
+    }
+
+    pub(crate) fn is_heavy(&self) -> bool {
+        let body = self.message.as_ref().and_then(|message| message.body.as_ref());
+        body.is_some_and(|body| !body.broken && body.draft.is_heavy())
+    }
+
+    /// Moves a large body out of memory as it comes.
+    pub(crate) async fn lighten(&mut self) {
+        let Some(body) = self.message.as_mut().and_then(|message| message.body.as_mut()) else { return };
+        if body.headers.is_none() {
+            body.headers = Some(Headers::walk(&body.draft.in_memory()[body.trace..]));
+        }
+        if let Err(error) = body.draft.lighten().await {
+            tracing::error!(%error, session = %self.id, "message could not be stored as it came");
+            self.mx.block().add(Counter::SpoolErrors, 1);
+            body.broken = true;
+        }
+    }
+
+    /// The machine refused a message by itself.
+    pub(crate) fn abandon(&mut self, why: Abandoned) {
+        self.mx.block().add(Counter::MessagesRejected, 1);
+        let Some(message) = &self.message else { return };
+        let reply = why.reply();
+        let since = message.body.as_ref().map_or_else(tick, |body| body.since);
+        let rule = match why {
+            Abandoned::TooBig => "limits.message_size",
+            Abandoned::BareNewline => "smtp.bare_newline",
+        };
+        let id = message.id.to_string();
+        self.note(Stage::Message, reply.code(), rule, since, &[("id", Value::Text(&id))]);
+        tracing::info!(session = %self.id, id, peer = %self.client.address, code = u64::from(reply.code()),
+            reason = reply.text(), "message refused");
+    }
+
+    /// The message is whole: evidence, decision, receipt, 250, item.
+    pub(crate) async fn finish(&mut self) -> Option<Step> {
+        let (Some(mut message), block) = (self.message.take(), self.mx.block()) else {
+            return self.session.refuse(replies::BAD_SEQUENCE, &mut self.out);
+        };
+        let Some(body) = message.body.take() else {
+            return self.session.refuse(replies::BAD_SEQUENCE, &mut self.out);
+        };
+        let rules = self.mx.rules();
+        block.observe(Timing::Body, tick().since(body.since));
+        if body.broken {
+            return self.refuse(&message, replies::STORAGE_FULL, "spool");
+        }
+        let size = body.draft.len() - body.trace as u64;
+        if !self.client.exempt {
+            self.mx.owners.tell(Question::Bytes { address: self.client.address, count: size });
+        }
+        let headers = body.headers.unwrap_or_else(|| Headers::walk(&body.draft.in_memory()[body.trace..]));
+        let id = message.id.to_string();
+        let inputs =
+            [("id", Value::Text(&id)), ("bytes", Value::Number(size)), ("hops", Value::Number(headers.hops as u64))];
+        self.note(Stage::Message, 0, "", body.since, &inputs);
+        if let Some(reply) = rules.policy.message(&headers).refusal() {
+            return self.refuse(&message, reply, "limits.hops");
+        }
+        let envelope = self.envelope(&mut message);
+        let mut stored = Vec::with_capacity(256);
+        envelope.encode(&mut stored);
+        let since = tick();
+        match self.mx.store.commit(body.draft, &stored).await {
+            Ok(receipt) => {
+                self.session.accept(&receipt, &mut self.out);
+                block.add(Counter::MessagesAccepted, 1);
+                block.add(Counter::BytesAccepted, size);
+                let inputs = [("id", Value::Text(&id)), ("durability", Value::Text("fsync"))];
+                self.note(Stage::Commit, 250, "", since, &inputs);
+                self.log_accepted(&envelope, &headers, size);
+                (self.mx.accepted)(Item::new(receipt.id(), envelope.recipients.len() as u32));
+                None
+            }
+            Err(Failure::Full) => self.refuse(&message, replies::STORAGE_FULL, "spool"),
+            Err(Failure::Io) => self.refuse(&message, replies::STORAGE_FAILED, "spool"),
+        }
+    }
+
+    fn envelope(&self, message: &mut Message<'_>) -> Envelope {
+        let mail = &message.mail;
+        Envelope {
+            id: message.id,
+            arrived: message.arrived,
+            session: self.id.to_string().into(),
+            client: self.client.address.to_string().into(),
+            helo: self.session.helo().map_or("", |(name, _)| name).into(),
+            from: mail.from.as_str().into(),
+            utf8: mail.utf8,
+            // RFC 6152 section 3.
+            eight_bit: mail.body == BodyKind::EightBitMime,
+            binary: mail.body == BodyKind::Binary,
+            require_tls: mail.require_tls,
+            ret: mail.dsn.ret.map(|ret| match ret {
+                ringpost_smtp::Ret::Full => Ret::Full,
+                ringpost_smtp::Ret::Headers => Ret::Headers,
+            }),
+            envid: mail.dsn.envid.clone(),
+            recipients: std::mem::take(&mut message.recipients),
+        }
+    }
+
+    fn refuse(&mut self, message: &Message<'_>, reply: Reply, rule: &str) -> Option<Step> {
+        let permanent = reply.code() >= 500;
+        self.mx.block().add(if permanent { Counter::MessagesRejected } else { Counter::MessagesDeferred }, 1);
+        let id = message.id.to_string();
+        self.note(Stage::Message, reply.code(), rule, tick(), &[("id", Value::Text(&id))]);
+        tracing::info!(session = %self.id, id, peer = %self.client.address, code = u64::from(reply.code()),
+            reason = reply.text(), rule, "message refused");
+        self.session.refuse(reply, &mut self.out)
+    }
+
+    fn log_accepted(&mut self, envelope: &Envelope, headers: &Headers, size: u64) {
+        let forwarded = self.forwarded.take();
+        let origin = forwarded.as_ref().and_then(|info| info.addr.as_deref()).unwrap_or("");
+        tracing::info!(
+            session = &*envelope.session,
+            id = %envelope.id,
+            peer = &*envelope.client,
+            origin,
+            helo = &*envelope.helo,
+            tls = self.security.as_ref().map_or("", |security| security.version),
+            from = &*envelope.from,
+            to = envelope.recipients.first().map_or("", |first| &*first.address),
+            recipients = envelope.recipients.len() as u64,
+            bytes = size,
+            message_id = headers.message_id.as_deref().unwrap_or(""),
+            durability = "fsync",
+            "accepted"
+        );
+    }
+}
+
+/// Whether a path names the postmaster of a domain, or of the server.
+fn is_postmaster(path: &Path) -> bool {
+    match path {
+        Path::Postmaster => true,
+        Path::Null => false,
+        Path::Mailbox(mailbox) => mailbox.local().eq_ignore_ascii_case("postmaster"),
+    }
+}
+
+/// What an ORCPT of our own says: the address as the client named it, before an alias (RFC 3461 section 4.2).
+fn original_of(address: &str) -> Box<str> {
+    let kind = if address.is_ascii() { "rfc822" } else { "utf-8" };
+    format!("{kind};{}", ringpost_smtp::to_xtext(address)).into()
+}
+
+fn notify_of(rcpt: &Rcpt) -> Notify {
+    rcpt.notify.and_then(|notify| Notify::from_bits(notify.bits())).unwrap_or_default()
+}
+
+/// The key in the config file that refuses a recipient.
+fn rule_of(reply: &Reply, rcpt: &Rcpt) -> Box<str> {
+    let domain = rcpt.to.mailbox().map_or("", |mailbox| mailbox.domain());
+    let key = if reply.is(&replies::TLS_REQUIRED) {
+        "tls_required"
+    } else if reply.is(&replies::NO_SUCH_USER) {
+        "recipients"
+    } else {
+        return "domain".into();
+    };
+    format!("domain[{domain}].{key}").into()
+}
