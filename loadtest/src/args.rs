@@ -3,11 +3,17 @@
 //! Parsing is all that happens here. What can only be found wrong with two options in view is checked by
 //! [`RunArgs::check`], so that a run fails before it opens its first connection.
 
+mod crowds;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
+
+pub(crate) use crowds::{
+    FloodArgs, FloodKind, HandshakesArgs, IdleArgs, PROCESSES_MAX, ProcessArgs, Share, SlowArgs, SlowStyle,
+};
 
 use crate::units::{Rate, Size, SourceRange, parse_bytes, parse_span, serialize_span, serialize_span_option};
 
@@ -34,21 +40,29 @@ pub(crate) struct Cli {
 
 pub(crate) const EXIT_CODES: &str = "\
 Exit codes:
-  0  every message was acknowledged, and what was to be verified holds
-  1  messages were refused or failed, sessions didn't stand, or the file of --acked or --json couldn't be written
-     (with --reconnect, broken connections and 421 replies don't count)
+  0  every message was acknowledged, and what was to be verified holds; every session stood, every connection went as asked
+  1  messages or connections were refused or failed, sessions didn't stand, or the file of --acked or --json couldn't be
+     written (with --reconnect, broken connections and 421 replies don't count)
   2  the command line is wrong, or the run couldn't start
   3  verification failed: an acknowledged message is missing, doubled or damaged, or a damaged one arrived";
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "made once, at the start of the program")]
 pub(crate) enum Command {
     /// Sends messages, measures, and reports (the default command)
     #[command(after_help = EXIT_CODES)]
     Run(RunArgs),
     /// Opens sessions, holds them idle, and reports how many stand and what they cost the server
-    #[command(after_help = EXIT_CODES)]
+    #[command(after_help = EXIT_CODES, mut_arg("source", also_from))]
     Idle(IdleArgs),
+    /// Opens sessions that send a byte now and then, and reports how many the server bears and how it ends the others
+    #[command(after_help = EXIT_CODES, mut_arg("source", also_from))]
+    Slow(SlowArgs),
+    /// Opens connections one after the other and sends no mail: to the end, with a reset, for the TLS handshake alone
+    #[command(after_help = EXIT_CODES, mut_arg("source", also_from))]
+    Flood(FloodArgs),
+    /// Measures what a TLS handshake costs rustls alone, without a network and without a server, to compare one with
+    #[command(after_help = EXIT_CODES)]
+    Handshakes(HandshakesArgs),
     /// Checks the messages that earlier runs noted with --acked against Maildirs
     #[command(after_help = EXIT_CODES)]
     Verify(VerifyArgs),
@@ -79,9 +93,9 @@ pub(crate) struct DialArgs {
     /// Server to connect to, as HOST:PORT; repeatable, connections take turns
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:2525")]
     pub(crate) to: Vec<String>,
-    /// Local address to connect from, one or a range such as 127.0.0.2-127.0.0.9; repeatable, connections take turns
-    /// [default: the system's choice]
-    #[arg(long, value_name = "ADDR[-ADDR]")]
+    /// Local address to connect from, one, a range such as 127.0.0.2-127.0.0.9, or a network such as 127.1.0.0/16, of
+    /// which neighbours in turn are far from each other; repeatable, connections take turns [default: the system's choice]
+    #[arg(long, value_name = "ADDR[-ADDR]|NETWORK")]
     pub(crate) source: Vec<SourceRange>,
     /// TLS: none, after STARTTLS, or from the first byte
     #[arg(long, value_enum, default_value_t = TlsMode::Off)]
@@ -212,26 +226,6 @@ pub(crate) struct RecordArgs {
     pub(crate) quiet: bool,
 }
 
-#[derive(Clone, Debug, Args, Serialize)]
-pub(crate) struct IdleArgs {
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub(crate) dial: DialArgs,
-    /// Sessions to open
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    pub(crate) connections: u32,
-    /// How long to hold them once all are open; ms, s, min or h. Longer than the server's idle timeout they will fall
-    #[arg(long, value_name = "SPAN", default_value = "10s", value_parser = parse_span)]
-    #[serde(serialize_with = "serialize_span")]
-    pub(crate) hold: Duration,
-    /// How many sessions may be opening or closing at one time, all threads together
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
-    pub(crate) at_once: u32,
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub(crate) record: RecordArgs,
-}
-
 #[derive(Clone, Debug, Args)]
 pub(crate) struct VerifyArgs {
     /// File written by `run --acked`; repeatable
@@ -276,9 +270,7 @@ impl RunArgs {
         if let Some(chunk) = self.mail.chunk_size {
             anyhow::ensure!(chunk >= CHUNK_BYTES_MIN, "--chunk-size must be at least 1KiB");
         }
-        for (name, text) in [("--from", &self.mail.from), ("--ehlo", &self.dial.ehlo)] {
-            anyhow::ensure!(is_plain(text), "{name} '{text}' has a space, a bracket or a control character in it");
-        }
+        ensure_plain("--from", &self.mail.from)?;
         anyhow::ensure!(
             self.proof.verify_maildir.iter().all(|dir| dir.is_dir()),
             "--verify-maildir names something that isn't a directory"
@@ -300,6 +292,17 @@ impl DialArgs {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         self.threads.unwrap_or((cores / 2).clamp(1, 2))
     }
+}
+
+/// What is told apart from a sender's address elsewhere is called after it here too.
+fn also_from(source: Arg) -> Arg {
+    source.visible_alias("from")
+}
+
+/// Refuses a text that can't stand in an SMTP command.
+pub(crate) fn ensure_plain(name: &str, text: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(is_plain(text), "{name} '{text}' has a space, a bracket or a control character in it");
+    Ok(())
 }
 
 /// Whether a text can stand in an SMTP command without ending it or changing its meaning.
@@ -327,7 +330,8 @@ mod tests {
     /// clap turns an n in braces into a line break.
     #[test]
     fn help_has_no_template_of_ours() {
-        for argument in Cli::command().get_arguments() {
+        let cli = Cli::command();
+        for argument in cli.get_subcommands().chain([&cli]).flat_map(clap::Command::get_arguments) {
             let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string).unwrap_or_default();
             assert!(!help.contains('{') && !help.contains('\n'), "{help}");
         }
@@ -352,5 +356,22 @@ mod tests {
             let cli = Cli::try_parse_from(["ringpost-load", "--from", from]).expect("parses");
             assert!(cli.run.check().is_err(), "{from}");
         }
+    }
+
+    #[test]
+    fn crowds_and_floods_parse() {
+        for line in [
+            "idle --connections 50000 --processes 3 --from 127.0.0.0/8",
+            "slow --sessions 10000 --interval 3s --style data --seconds 60",
+            "slow --style tls --tls implicit --duration 1min --source 127.0.0.2-127.0.0.9",
+            "flood --kind reset --count 1000000 --concurrency 100 --from 127.0.1.0/24",
+            "flood --kind handshake --duration 5s --rate 100/s",
+            "handshakes --cert a.crt --key a.key",
+        ] {
+            let words = ["ringpost-load"].into_iter().chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+        let cli = Cli::try_parse_from(["ringpost-load", "slow", "--seconds", "60"]).expect("parses");
+        assert!(matches!(cli.command, Some(Command::Slow(slow)) if slow.duration == Duration::from_secs(60)));
     }
 }

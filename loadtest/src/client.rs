@@ -2,7 +2,10 @@
 //!
 //! A [`Connection`] collects what is to be sent and writes it in one go, and reads replies one by one. It counts each
 //! reply by its code, times the stages of opening, and tells a server that says no ([`Trouble::Refused`]) from a
-//! connection that is gone ([`Trouble::Broken`]). It never tries anything twice.
+//! connection that is gone ([`Trouble::Broken`]). It never tries anything twice. What only clients do that mean no good
+//! stands in [`unruly`].
+
+mod unruly;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -36,6 +39,17 @@ pub(crate) struct Dial {
     pub(crate) connector: Option<TlsConnector>,
     pub(crate) ehlo: String,
     pub(crate) timeout: Duration,
+}
+
+impl Dial {
+    /// The target of a turn.
+    fn target(&self, turn: usize) -> &Target {
+        &self.targets[turn % self.targets.len()]
+    }
+
+    fn connector(&self) -> &TlsConnector {
+        self.connector.as_ref().expect("a connector is made for every mode but off")
+    }
 }
 
 /// One address to connect to, and the name its certificate should have.
@@ -74,23 +88,42 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects and greets. `turn` chooses target and source, so that connections spread over all of them.
+    /// Connects and greets, with TLS as the dial has it. `turn` chooses target and source, so that connections spread over
+    /// all of them.
     pub(crate) async fn open(dial: &Dial, turn: usize, recorder: &Recorder) -> Result<Self, Trouble> {
-        let target = &dial.targets[turn % dial.targets.len()];
+        let mut connection = Self::greet(dial, turn, recorder).await?;
+        if dial.tls == TlsMode::Starttls {
+            connection = connection.starttls(dial, turn).await?;
+            connection.ehlo(dial).await?;
+        }
+        recorder.stats().connections += 1;
+        Ok(connection)
+    }
+
+    /// Connects, and goes as far as the answer to the first EHLO.
+    pub(crate) async fn greet(dial: &Dial, turn: usize, recorder: &Recorder) -> Result<Self, Trouble> {
+        let begin = Instant::now();
+        let mut connection = Self::reach(dial, turn, recorder).await?;
+        let mut handshake = Duration::ZERO;
+        if dial.tls == TlsMode::Implicit {
+            let begin = Instant::now();
+            connection = connection.encrypt(dial, turn).await?;
+            handshake = begin.elapsed();
+        }
+        connection.expect("banner", 220).await?;
+        recorder.stats().time(Stage::Connect, begin.elapsed().saturating_sub(handshake));
+        connection.ehlo(dial).await?;
+        Ok(connection)
+    }
+
+    /// Connects, and neither says nor hears anything.
+    pub(crate) async fn reach(dial: &Dial, turn: usize, recorder: &Recorder) -> Result<Self, Trouble> {
         let source = match dial.sources.len() {
             0 => None,
             count => Some(dial.sources[turn / dial.targets.len() % count]),
         };
-        let begin = Instant::now();
-        let mut stream = Stream::connect(target.address, source, dial.timeout).await?;
-        let mut handshake = Duration::ZERO;
-        if dial.tls == TlsMode::Implicit {
-            let begin = Instant::now();
-            stream = encrypt(stream, dial, target, recorder).await?;
-            handshake = begin.elapsed();
-        }
-        let mut connection = Self {
-            stream,
+        Ok(Self {
+            stream: Stream::connect(dial.target(turn).address, source, dial.timeout).await?,
             recorder: recorder.clone(),
             extensions: Extensions::default(),
             timeout: dial.timeout,
@@ -98,19 +131,10 @@ impl Connection {
             start: 0,
             end: 0,
             out: Vec::new(),
-        };
-        connection.expect("banner", 220).await?;
-        recorder.stats().time(Stage::Connect, begin.elapsed().saturating_sub(handshake));
-        connection.ehlo(dial).await?;
-        if dial.tls == TlsMode::Starttls {
-            connection = connection.starttls(dial, target).await?;
-            connection.ehlo(dial).await?;
-        }
-        recorder.stats().connections += 1;
-        Ok(connection)
+        })
     }
 
-    async fn ehlo(&mut self, dial: &Dial) -> Result<(), Trouble> {
+    pub(crate) async fn ehlo(&mut self, dial: &Dial) -> Result<(), Trouble> {
         self.put(b"EHLO ");
         self.put(dial.ehlo.as_bytes());
         self.put(b"\r\n");
@@ -122,21 +146,50 @@ impl Connection {
         Ok(())
     }
 
-    async fn starttls(mut self, dial: &Dial, target: &Target) -> Result<Self, Trouble> {
+    /// Encrypts by STARTTLS, which the server must have offered.
+    pub(crate) async fn starttls(mut self, dial: &Dial, turn: usize) -> Result<Self, Trouble> {
+        let begin = Instant::now();
+        self.ask_for_tls().await?;
+        let recorder = self.recorder.clone();
+        let connection = self.encrypt(dial, turn).await?;
+        recorder.stats().time(Stage::Tls, begin.elapsed());
+        Ok(connection)
+    }
+
+    /// Says STARTTLS and takes the go-ahead.
+    pub(crate) async fn ask_for_tls(&mut self) -> Result<(), Trouble> {
         if !self.extensions.starttls {
             return Err(Break::new(BreakKind::Protocol, "the server doesn't offer STARTTLS").into());
         }
-        let begin = Instant::now();
-        self.put(b"STARTTLS\r\n");
-        self.flush().await?;
-        self.expect("STARTTLS", 220).await?;
+        self.command("STARTTLS", b"STARTTLS\r\n", 220).await?;
         // RFC 3207 section 6: what came in before the handshake isn't to be believed.
         if self.start != self.end {
             return Err(Break::new(BreakKind::Protocol, "the server sent more than its reply to STARTTLS").into());
         }
-        let stream = encrypt(self.stream, dial, target, &self.recorder).await?;
-        self.recorder.stats().time(Stage::Tls, begin.elapsed());
+        Ok(())
+    }
+
+    /// Shakes hands, and forgets what the server said before.
+    pub(crate) async fn encrypt(self, dial: &Dial, turn: usize) -> Result<Self, Trouble> {
+        let begin = Instant::now();
+        let name = dial.target(turn).name.clone();
+        let stream = self.stream.encrypt(dial.connector(), name, dial.timeout).await?;
+        let mut stats = self.recorder.stats();
+        if dial.tls == TlsMode::Implicit {
+            stats.time(Stage::Tls, begin.elapsed());
+        }
+        if let Some(label) = stream.tls_label() {
+            *stats.tls.entry(label).or_default() += 1;
+        }
+        drop(stats);
         Ok(Self { stream, extensions: Extensions::default(), ..self })
+    }
+
+    /// Sends a line and takes its reply, which has to have this code.
+    pub(crate) async fn command(&mut self, name: &'static str, line: &[u8], code: u16) -> Result<Reply, Trouble> {
+        self.put(line);
+        self.flush().await?;
+        self.expect(name, code).await
     }
 
     /// Adds to what the next [`Connection::flush`] writes.
@@ -195,7 +248,7 @@ impl Connection {
     }
 
     /// Takes a reply that has to have this code; notes it as a refusal if it hasn't.
-    async fn expect(&mut self, command: &'static str, code: u16) -> Result<Reply, Trouble> {
+    pub(crate) async fn expect(&mut self, command: &'static str, code: u16) -> Result<Reply, Trouble> {
         let reply = self.reply().await?;
         if reply.code != code {
             self.note_refusal(command, &reply);
@@ -210,6 +263,13 @@ impl Connection {
     }
 
     async fn fill(&mut self) -> Result<(), Break> {
+        self.make_room();
+        let count = self.stream.read(&mut self.read[self.end..], self.timeout).await?;
+        self.filled(count)
+    }
+
+    /// Sees to it that there is room behind what was read and not yet taken.
+    fn make_room(&mut self) {
         if self.start > 0 {
             self.read.copy_within(self.start..self.end, 0);
             self.end -= self.start;
@@ -218,28 +278,29 @@ impl Connection {
         if self.end == self.read.len() {
             self.read.resize((2 * self.end).clamp(READ_BYTES_FIRST, REPLY_BYTES_MAX + 1), 0);
         }
-        match self.stream.read(&mut self.read[self.end..], self.timeout).await? {
+    }
+
+    fn filled(&mut self, count: usize) -> Result<(), Break> {
+        self.end += count;
+        match count {
             0 => Err(Break::new(BreakKind::Eof, "the server closed the connection where a reply was due")),
-            count => {
-                self.end += count;
-                Ok(())
-            }
+            _ => Ok(()),
         }
     }
 
+    /// Ends the session in order. Errors no longer matter.
+    pub(crate) async fn quit(self) {
+        let _ = self.farewell().await;
+    }
+
     /// Ends the session in order, and lets the server close first, as RFC 5321 section 4.1.1.10 has it: the port then
-    /// rests in TIME_WAIT on its side and is free again on this one. Errors no longer matter.
-    pub(crate) async fn quit(mut self) {
+    /// rests in TIME_WAIT on its side and is free again on this one.
+    pub(crate) async fn farewell(mut self) -> Result<(), Trouble> {
         self.out.clear();
-        self.put(b"QUIT\r\n");
-        let farewell = async {
-            self.flush().await?;
-            self.reply().await?;
-            let mut rest = [0; 64];
-            while self.stream.read(&mut rest, CLOSE_WAIT).await? > 0 {}
-            Ok::<_, Break>(())
-        };
-        let _ = farewell.await;
+        self.command("QUIT", b"QUIT\r\n", 221).await?;
+        let mut rest = [0; 64];
+        while self.stream.read(&mut rest, CLOSE_WAIT).await? > 0 {}
+        Ok(())
     }
 
     /// Ends the current transaction; `false` if the server doesn't do even that.
@@ -248,28 +309,4 @@ impl Connection {
         self.put(b"RSET\r\n");
         self.flush().await.is_ok() && matches!(self.reply().await, Ok(reply) if reply.is_positive())
     }
-
-    /// Waits, with as little memory as possible, until the server ends the session or says something unasked.
-    pub(crate) async fn rest(&mut self) {
-        self.out = Vec::new();
-        if self.start == self.end {
-            (self.read, self.start, self.end) = (Vec::new(), 0, 0);
-            let mut unasked = [0; 16];
-            let _ = self.stream.read_unbounded(&mut unasked).await;
-        }
-    }
-}
-
-async fn encrypt(stream: Stream, dial: &Dial, target: &Target, recorder: &Recorder) -> Result<Stream, Break> {
-    let connector = dial.connector.as_ref().expect("a connector is made for every mode but off");
-    let begin = Instant::now();
-    let stream = stream.encrypt(connector, target.name.clone(), dial.timeout).await?;
-    let mut stats = recorder.stats();
-    if dial.tls == TlsMode::Implicit {
-        stats.time(Stage::Tls, begin.elapsed());
-    }
-    if let Some(label) = stream.tls_label() {
-        *stats.tls.entry(label).or_default() += 1;
-    }
-    Ok(stream)
 }

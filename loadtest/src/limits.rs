@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::args::PROCESSES_MAX;
 use crate::client::Target;
 
 /// Descriptors that aren't connections: the runtime's, files, timers.
@@ -34,6 +35,28 @@ pub(crate) fn raise_open_files(connections: u64, per_connection: u64) -> Result<
     Ok(())
 }
 
+/// Sees to the open files of a crowd that is spread over so many processes, and says how many of them would do if these
+/// are too few: the limit counts for each process by itself.
+pub(crate) fn raise_open_files_of_crowd(connections: u64, processes: u64) -> Result<()> {
+    let raised = raise_open_files(connections.div_ceil(processes), 1);
+    let room = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX).saturating_sub(DESCRIPTORS_SPARE);
+    match (raised, processes_for(connections, room)) {
+        (Err(error), Some(needed)) => {
+            Err(anyhow!("{error}; or spread them over several processes with --processes {needed}"))
+        }
+        (raised, _) => raised,
+    }
+}
+
+/// How many processes it takes to hold so many connections with room for so many each; none if it takes too many.
+fn processes_for(connections: u64, room: u64) -> Option<u64> {
+    let needed = connections.div_ceil(room.max(1));
+    (needed <= u64::from(PROCESSES_MAX)).then_some(needed)
+}
+
+/// The address after this many is in the next /24: a server that tells networks apart is to see several.
+const SOURCE_DISTANCE: u32 = 256;
+
 /// Local addresses for so many connections. Towards a loopback target there are 16 million to choose from; towards
 /// others they must be given.
 pub(crate) fn sources_for(given: Vec<IpAddr>, targets: &[Target], connections: u64) -> Result<Vec<IpAddr>> {
@@ -48,7 +71,7 @@ pub(crate) fn sources_for(given: Vec<IpAddr>, targets: &[Target], connections: u
          them with --source"
     );
     let first = u32::from(Ipv4Addr::new(127, 1, 0, 1));
-    Ok((0..needed as u32).map(|index| IpAddr::V4(Ipv4Addr::from(first + index))).collect())
+    Ok((0..needed as u32).map(|index| IpAddr::V4(Ipv4Addr::from(first + index * SOURCE_DISTANCE))).collect())
 }
 
 #[cfg(test)]
@@ -71,5 +94,13 @@ mod tests {
         let given = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
         assert_eq!(sources_for(given.clone(), &local, 60_000).ok(), None);
         assert_eq!(sources_for(given.clone(), &remote, 10).ok(), Some(given));
+    }
+
+    #[test]
+    fn processes_share_the_descriptors() {
+        assert_eq!(processes_for(50_000, 19_800), Some(3));
+        assert_eq!(processes_for(19_800, 19_800), Some(1));
+        assert_eq!(processes_for(10_000_000, 1), None);
+        assert!(raise_open_files_of_crowd(10, 1).is_ok());
     }
 }

@@ -19,7 +19,7 @@ use serde::Serialize;
 use crate::args::RecordArgs;
 use crate::hardware::{Hardware, Source, kernel};
 use crate::process::Usage;
-use crate::stats::{BreakKind, Incident, Stage, Stats};
+use crate::stats::{BreakKind, Command, Incident, Stage, Stats};
 use crate::units::serialize_span;
 use crate::verify::Verification;
 
@@ -65,9 +65,9 @@ impl Used {
         }
     }
 
-    /// CPU time for each of so many messages, in milliseconds.
-    pub(crate) fn cpu_ms_per(&self, messages: u64) -> Option<f64> {
-        (messages > 0).then(|| self.cpu.as_secs_f64() * 1000.0 / messages as f64)
+    /// CPU time for each of so many messages or connections, in milliseconds.
+    pub(crate) fn cpu_ms_per(&self, count: u64) -> Option<f64> {
+        (count > 0).then(|| self.cpu.as_secs_f64() * 1000.0 / count as f64)
     }
 }
 
@@ -202,12 +202,21 @@ struct Counts {
     bytes_acknowledged: u64,
 }
 
+/// A row of the table of refusals.
 #[derive(Serialize)]
-struct Refusal<'a> {
+pub(crate) struct Refusal<'a> {
     code: u16,
-    command: &'static str,
+    command: &'a str,
     #[serde(flatten)]
     incident: &'a Incident,
+}
+
+impl<'a> Refusal<'a> {
+    /// All rows of the table.
+    pub(crate) fn all(stats: &'a Stats) -> Vec<Self> {
+        let row = |((code, command), incident): (&'a (u16, Command), _)| Refusal { code: *code, command, incident };
+        stats.refusals.iter().map(row).collect()
+    }
 }
 
 impl Outcome {
@@ -229,7 +238,6 @@ impl Outcome {
     /// The result for the record. The stages are those of [`StageSummary::of`] for each stage that was timed.
     pub(crate) fn result<'a>(&'a self, stages: &[(Stage, StageSummary)]) -> RunResult<'a> {
         let stats = &self.stats;
-        let refusal = |(&(code, command), incident)| Refusal { code, command, incident };
         RunResult {
             run_id: format!("{:016x}", self.run),
             seed: self.seed,
@@ -247,7 +255,7 @@ impl Outcome {
                 bytes_acknowledged: stats.bytes,
             },
             replies: &stats.replies,
-            refusals: stats.refusals.iter().map(refusal).collect(),
+            refusals: Refusal::all(stats),
             breaks: &stats.breaks,
             tls: &stats.tls,
             stages: stages.iter().map(|(stage, summary)| (stage.name(), summary.clone())).collect(),

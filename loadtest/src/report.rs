@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 use std::path::Path;
 
 use crate::args::{RunArgs, TlsMode};
-use crate::record::{Outcome, StageSummary};
+use crate::record::{Outcome, StageSummary, Used};
 use crate::stats::{Stage, Stats};
 use crate::verify::Verification;
 
@@ -145,17 +145,19 @@ pub(crate) fn write_stages(out: &mut String, stages: &[(Stage, StageSummary)]) -
 }
 
 fn write_cpu(out: &mut String, outcome: &Outcome) -> fmt::Result {
-    let messages = outcome.stats.acknowledged;
     writeln!(out)?;
-    for (name, used) in [("server", outcome.server), ("generator", outcome.generator)] {
-        let Some(used) = used else { continue };
-        write!(out, "  {name:<10} {:>8.2} s CPU", used.cpu.as_secs_f64())?;
-        if let Some(each) = used.cpu_ms_per(messages) {
-            write!(out, ", {each:.4} ms a message")?;
-        }
-        writeln!(out, ", RSS {:.1} -> {:.1} MiB", mib(used.rss_bytes_before), mib(used.rss_bytes_after))?;
+    write_used(out, "server", outcome.server, outcome.stats.acknowledged, "message")?;
+    write_used(out, "generator", outcome.generator, outcome.stats.acknowledged, "message")
+}
+
+/// What a process used for so many messages or connections.
+pub(crate) fn write_used(out: &mut String, name: &str, used: Option<Used>, count: u64, noun: &str) -> fmt::Result {
+    let Some(used) = used else { return Ok(()) };
+    write!(out, "  {name:<10} {:>8.2} s CPU", used.cpu.as_secs_f64())?;
+    if let Some(each) = used.cpu_ms_per(count) {
+        write!(out, ", {each:.4} ms a {noun}")?;
     }
-    Ok(())
+    writeln!(out, ", RSS {:.1} -> {:.1} MiB", mib(used.rss_bytes_before), mib(used.rss_bytes_after))
 }
 
 pub(crate) fn mib(bytes: u64) -> f64 {

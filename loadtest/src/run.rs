@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, ensure};
 
 use crate::acked::AckedFile;
-use crate::args::{DialArgs, LoadArgs, RunArgs, TlsMode};
+use crate::args::{DialArgs, LoadArgs, RunArgs, TlsMode, ensure_plain};
 use crate::client::{Dial, Target};
 use crate::limits::{raise_open_files, sources_for};
 use crate::message::{Composer, Framing};
@@ -98,19 +98,19 @@ fn start(load: &LoadArgs) -> Instant {
 }
 
 /// Readings of the server's process and of this one.
-struct Readings {
+pub(crate) struct Readings {
     server: Option<Usage>,
     generator: Option<Usage>,
 }
 
 impl Readings {
-    fn take(server: Option<u32>) -> Result<Self> {
+    pub(crate) fn take(server: Option<u32>) -> Result<Self> {
         let read = |pid| usage_of(pid).with_context(|| format!("--server-pid {pid}: there is no such process"));
         Ok(Self { server: server.map(read).transpose()?, generator: usage_of_self() })
     }
 
     /// What the server and this process used since. The server may have died meanwhile, or be another by now.
-    fn until_now(&self, server: Option<u32>) -> (Option<Used>, Option<Used>) {
+    pub(crate) fn until_now(&self, server: Option<u32>) -> (Option<Used>, Option<Used>) {
         let used = |before: Option<Usage>, after: Option<Usage>| Some(Used::between(before?, after?));
         (used(self.server, server.and_then(usage_of)), used(self.generator, usage_of_self()))
     }
@@ -180,6 +180,7 @@ pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
 
 /// Looks up targets and sources, and prepares TLS.
 pub(crate) fn dial(args: &DialArgs, connections: u64) -> Result<Dial> {
+    ensure_plain("--ehlo", &args.ehlo)?;
     let mut targets = Vec::with_capacity(args.to.len());
     for target in &args.to {
         let mut addresses = target.to_socket_addrs().with_context(|| format!("--to {target} can't be looked up"))?;

@@ -42,11 +42,16 @@ pub(crate) struct Ticket {
 
 impl Schedule {
     pub(crate) fn new(load: &LoadArgs, start: Instant) -> Self {
+        Self::of(load.rate, load.messages, load.duration(), start)
+    }
+
+    /// A plan with a rate or without, that ends after so many tickets or so much time, whichever is given and comes first.
+    pub(crate) fn of(rate: Option<Rate>, count: Option<u64>, duration: Option<Duration>, start: Instant) -> Self {
         Self {
             start,
-            rate: load.rate,
-            messages: load.messages.unwrap_or(u64::MAX),
-            duration: load.duration().unwrap_or(Duration::MAX),
+            rate,
+            messages: count.unwrap_or(u64::MAX),
+            duration: duration.unwrap_or(Duration::MAX),
             next: AtomicU64::new(0),
             stop: watch::Sender::new(false),
             stopped: AtomicBool::new(false),

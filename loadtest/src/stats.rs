@@ -10,12 +10,13 @@
 //! A closed loop has no interval that could be expected, and its numbers say only what they say: how long a server took
 //! that was never sent more than `--sessions` messages at one time.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Longest latency that is told apart: 10 minutes, in microseconds.
 const LATENCY_US_MAX: u64 = 600_000_000;
@@ -74,7 +75,7 @@ impl Stage {
 }
 
 /// How a connection broke.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BreakKind {
     /// Nobody listens there.
@@ -110,8 +111,11 @@ impl BreakKind {
     }
 }
 
+/// What a reply answered, in words; it comes as text from another process of this tool.
+pub(crate) type Command = Cow<'static, str>;
+
 /// How often something went wrong, and what it looked like the first time.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Incident {
     pub(crate) count: u64,
     pub(crate) example: String,
@@ -155,7 +159,7 @@ pub(crate) struct Stats {
     /// Every reply, by its code.
     pub(crate) replies: BTreeMap<u16, u64>,
     /// Replies that turned something down, by code and command.
-    pub(crate) refusals: BTreeMap<(u16, &'static str), Incident>,
+    pub(crate) refusals: BTreeMap<(u16, Command), Incident>,
     /// Broken connections.
     pub(crate) breaks: BTreeMap<BreakKind, Incident>,
     /// TLS handshakes by version and cipher suite.
@@ -206,7 +210,7 @@ impl Stats {
 
     pub(crate) fn refusal(&mut self, code: u16, command: &'static str, reply: &[u8]) {
         let text = String::from_utf8_lossy(reply);
-        self.refusals.entry((code, command)).or_default().add(&text);
+        self.refusals.entry((code, Cow::Borrowed(command))).or_default().add(&text);
     }
 
     pub(crate) fn broken(&mut self, kind: BreakKind, detail: &str) {
@@ -245,7 +249,7 @@ impl Stats {
             *self.replies.entry(*code).or_default() += count;
         }
         for (key, incident) in &other.refusals {
-            self.refusals.entry(*key).or_default().merge(incident);
+            self.refusals.entry(key.clone()).or_default().merge(incident);
         }
         for (kind, incident) in &other.breaks {
             self.breaks.entry(*kind).or_default().merge(incident);
@@ -261,6 +265,51 @@ impl Stats {
         }
         self.last_acknowledged = self.last_acknowledged.max(other.last_acknowledged);
         self.acknowledged_list.extend_from_slice(&other.acknowledged_list);
+    }
+}
+
+/// What a crowd's [`Stats`] are when they go from one process to another; what only runs count is left out.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PackedStats {
+    /// For each stage, values in microseconds and how often each was measured.
+    stages: Vec<Vec<(u64, u64)>>,
+    connections: u64,
+    replies: BTreeMap<u16, u64>,
+    refusals: Vec<(u16, String, Incident)>,
+    breaks: Vec<(BreakKind, Incident)>,
+    tls: BTreeMap<String, u64>,
+}
+
+impl Stats {
+    /// The form in which they go to another process.
+    pub(crate) fn pack(&self) -> PackedStats {
+        let samples = |stage: &Histogram<u64>| {
+            stage.iter_recorded().map(|value| (value.value_iterated_to(), value.count_at_value())).collect()
+        };
+        let refusal = |(key, incident): (&(u16, Command), &Incident)| (key.0, key.1.to_string(), incident.clone());
+        PackedStats {
+            stages: self.stages.iter().map(samples).collect(),
+            connections: self.connections,
+            replies: self.replies.clone(),
+            refusals: self.refusals.iter().map(refusal).collect(),
+            breaks: self.breaks.iter().map(|(kind, incident)| (*kind, incident.clone())).collect(),
+            tls: self.tls.clone(),
+        }
+    }
+
+    /// What another process packed.
+    pub(crate) fn unpack(packed: PackedStats) -> Self {
+        let mut stats = Self::new();
+        for (stage, samples) in stats.stages.iter_mut().zip(packed.stages) {
+            samples.into_iter().for_each(|(us, count)| stage.saturating_record_n(us, count));
+        }
+        stats.connections = packed.connections;
+        stats.replies = packed.replies;
+        let refusals = packed.refusals.into_iter();
+        stats.refusals = refusals.map(|(code, command, incident)| ((code, Cow::Owned(command)), incident)).collect();
+        stats.breaks = packed.breaks.into_iter().collect();
+        stats.tls = packed.tls;
+        stats
     }
 }
 
@@ -307,8 +356,26 @@ mod tests {
         assert_eq!(one.last_acknowledged, Duration::from_millis(2500));
         assert_eq!(one.stage(Stage::Data).len(), 2);
         assert!(one.stage(Stage::Data).max().abs_diff(LATENCY_US_MAX) < LATENCY_US_MAX / 1000);
-        let incident = &one.refusals[&(451, "MAIL")];
+        let incident = &one.refusals[&(451, "MAIL".into())];
         assert_eq!((incident.count, incident.example.as_str()), (2, "451 later"));
         assert_eq!(one.replies[&451], 1);
+    }
+
+    #[test]
+    fn stats_survive_the_way_to_another_process() {
+        let mut stats = Stats::new();
+        for us in [1, 70, 900, 123_456, 123_456] {
+            stats.time(Stage::Connect, Duration::from_micros(us));
+        }
+        stats.refusal(421, "the banner", b"421 later\r\n");
+        stats.broken(BreakKind::Reset, "gone");
+        stats.reply(220);
+        stats.connections = 3;
+        stats.tls.insert("TLSv1.3".to_owned(), 2);
+        let text = serde_json::to_string(&stats.pack()).expect("serializes");
+        let there = Stats::unpack(serde_json::from_str(&text).expect("parses"));
+        assert_eq!(there.pack(), stats.pack());
+        let (here, there) = (stats.stage(Stage::Connect), there.stage(Stage::Connect));
+        assert_eq!((here.len(), here.max()), (there.len(), there.max()));
     }
 }

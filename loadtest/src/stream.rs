@@ -101,11 +101,7 @@ impl Stream {
     /// TLS version and cipher suite, if encrypted.
     pub(crate) fn tls_label(&self) -> Option<String> {
         let Self::Tls(tls) = self else { return None };
-        let session = tls.get_ref().1;
-        let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");
-        let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown");
-        let group = session.negotiated_key_exchange_group().and_then(|group| group.name().as_str()).unwrap_or("-");
-        Some(format!("{version} {suite} {group}"))
+        Some(crate::tls::label(tls.get_ref().1))
     }
 
     /// Writes all of it, within the limit.
@@ -131,6 +127,30 @@ impl Stream {
             Ok(read) => Ok(read?),
             Err(_) => Err(Break::timeout("a reply", limit)),
         }
+    }
+
+    /// Says that nothing more will be written: under TLS with the closing alert, and then with FIN.
+    pub(crate) async fn shutdown(&mut self, limit: Duration) -> Result<(), Break> {
+        let shutdown = async {
+            match self {
+                Self::Plain(tcp) => tcp.shutdown().await,
+                Self::Tls(tls) => tls.shutdown().await,
+            }
+        };
+        match timeout(limit, shutdown).await {
+            Ok(done) => Ok(done?),
+            Err(_) => Err(Break::timeout("closing", limit)),
+        }
+    }
+
+    /// Ends the connection with a reset: what is not yet sent, or not yet read, is gone on both sides.
+    pub(crate) fn abort(self) -> Result<(), Break> {
+        let tcp = match &self {
+            Self::Plain(tcp) => tcp,
+            Self::Tls(tls) => tls.get_ref().0,
+        };
+        // Closing a socket with a linger time of zero sends RST; dropping `self` closes it.
+        Ok(tcp.set_zero_linger()?)
     }
 
     /// Reads some bytes, however long that takes; 0 at the end of the stream.

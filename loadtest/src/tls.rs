@@ -14,29 +14,51 @@ use rustls::crypto::{
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{
+    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion,
+};
 use tokio_rustls::TlsConnector;
 
 use crate::args::{DialArgs, TlsVersion};
 
+static ONLY_12: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS12];
+static ONLY_13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
+
 /// Makes the connector that all sessions share.
 pub(crate) fn connector(dial: &DialArgs) -> Result<TlsConnector> {
+    client_config(dial.ca.as_deref(), dial.tls_version, dial.tls_resume).map(TlsConnector::from)
+}
+
+/// The client's side: whom it trusts (anyone, without a file of roots), what it speaks, whether it resumes sessions.
+pub(crate) fn client_config(ca: Option<&Path>, version: Option<TlsVersion>, resume: bool) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let versions = match dial.tls_version {
-        None => rustls::ALL_VERSIONS,
-        Some(TlsVersion::Tls12) => &[&rustls::version::TLS12],
-        Some(TlsVersion::Tls13) => &[&rustls::version::TLS13],
-    };
-    let verifier = verifier(dial.ca.as_deref(), &provider)?;
+    let verifier = verifier(ca, &provider)?;
     let mut config = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(versions)?
+        .with_protocol_versions(versions(version))?
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
-    if !dial.tls_resume {
+    if !resume {
         config.resumption = Resumption::disabled();
     }
-    Ok(TlsConnector::from(Arc::new(config)))
+    Ok(Arc::new(config))
+}
+
+/// The versions to offer.
+pub(crate) fn versions(only: Option<TlsVersion>) -> &'static [&'static SupportedProtocolVersion] {
+    match only {
+        None => rustls::ALL_VERSIONS,
+        Some(TlsVersion::Tls12) => &ONLY_12,
+        Some(TlsVersion::Tls13) => &ONLY_13,
+    }
+}
+
+/// Version, cipher suite and group of a session, as they stand in reports.
+pub(crate) fn label(session: &ClientConnection) -> String {
+    let version = session.protocol_version().and_then(|version| version.as_str()).unwrap_or("TLS");
+    let suite = session.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("unknown");
+    let group = session.negotiated_key_exchange_group().and_then(|group| group.name().as_str()).unwrap_or("-");
+    format!("{version} {suite} {group}")
 }
 
 /// The name a server is expected to have.

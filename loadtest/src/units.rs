@@ -10,8 +10,13 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
-/// The most addresses one `--source` range may hold; a longer one is more likely a typing error than a wish.
-const SOURCE_RANGE_MAX: u128 = 65_536;
+/// The most addresses one `--source` gives. A longer range is more likely a typing error than a wish; of a larger network
+/// so many are used, spread over all of it.
+const SOURCES_MAX: u128 = 65_536;
+
+/// Neighbours in the order of a network's addresses lie this share of it apart, the golden section: however many are
+/// taken from the front of the order, they are spread over the whole network, and over whatever it is divided into.
+const SPREAD: f64 = 0.618_033_988_749_894_9;
 
 /// The largest message `--size` takes. A generator that needs more memory than this measures itself.
 const SIZE_BYTES_MAX: u64 = 1 << 30;
@@ -172,22 +177,60 @@ fn split_unit(text: &str) -> (&str, &str) {
     (&text[..end], text[end..].trim())
 }
 
-/// Local addresses to connect from: one, or all between two.
+/// Local addresses to connect from: one, all between two, or those of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SourceRange {
     first: IpAddr,
     last: IpAddr,
+    /// The length of the network's prefix, if it was given as one.
+    prefix: Option<u32>,
 }
 
 impl SourceRange {
-    /// The addresses of the range, in order.
+    /// The addresses: of a range in order, of a network spread over it.
     pub(crate) fn addresses(self) -> impl Iterator<Item = IpAddr> {
         let v4 = self.first.is_ipv4();
-        (number_of(self.first)..=number_of(self.last)).map(move |number| match u32::try_from(number) {
-            Ok(number) if v4 => IpAddr::V4(Ipv4Addr::from(number)),
-            _ => IpAddr::V6(Ipv6Addr::from(number)),
-        })
+        let (low, high) = self.bounds();
+        let size = (high - low).saturating_add(1);
+        let count = size.min(SOURCES_MAX);
+        let step = size / count;
+        let stride = if self.prefix.is_some() { stride(count) } else { 1 };
+        (0..count).map(move |index| address_of(low + index * stride % count * step, v4))
     }
+
+    /// The lowest and the highest address. The first and the last of an IPv4 network are no host's.
+    fn bounds(self) -> (u128, u128) {
+        let (low, high) = (number_of(self.first), number_of(self.last));
+        let hosts_only = self.prefix.is_some() && self.first.is_ipv4() && high - low >= 3;
+        if hosts_only { (low + 1, high - 1) } else { (low, high) }
+    }
+
+    fn network(text: &str, address: &str, prefix: &str) -> Result<Self, String> {
+        let base: IpAddr = address.trim().parse().map_err(|_| format!("'{address}' is not an IP address"))?;
+        let bits = if base.is_ipv4() { 32 } else { 128 };
+        let prefix: u32 = prefix.trim().parse().ok().filter(|prefix| *prefix <= bits).ok_or_else(|| {
+            format!("'{text}' is not a network; write it as 127.0.1.0/24, with a prefix of at most {bits} bits")
+        })?;
+        let hosts = u128::MAX.checked_shr(128 - bits + prefix).unwrap_or(0);
+        let low = number_of(base) & !hosts;
+        if low != number_of(base) {
+            return Err(format!(
+                "'{text}' has bits behind its prefix; {}/{prefix} is the network",
+                address_of(low, bits == 32)
+            ));
+        }
+        Ok(Self { first: base, last: address_of(low | hosts, bits == 32), prefix: Some(prefix) })
+    }
+}
+
+/// A step through so many places that comes by each of them, [`SPREAD`] of the way round at a time.
+fn stride(count: u128) -> u128 {
+    let wish = ((count as f64 * SPREAD) as u128).max(1);
+    (wish..).find(|stride| common_divisor(*stride, count) == 1).unwrap_or(1)
+}
+
+fn common_divisor(a: u128, b: u128) -> u128 {
+    if b == 0 { a } else { common_divisor(b, a % b) }
 }
 
 fn number_of(address: IpAddr) -> u128 {
@@ -197,10 +240,20 @@ fn number_of(address: IpAddr) -> u128 {
     }
 }
 
+fn address_of(number: u128, v4: bool) -> IpAddr {
+    match u32::try_from(number) {
+        Ok(number) if v4 => IpAddr::V4(Ipv4Addr::from(number)),
+        _ => IpAddr::V6(Ipv6Addr::from(number)),
+    }
+}
+
 impl FromStr for SourceRange {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if let Some((address, prefix)) = text.split_once('/') {
+            return Self::network(text, address, prefix);
+        }
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let address = |part: &str| part.trim().parse::<IpAddr>().map_err(|_| format!("'{part}' is not an IP address"));
         let (first, last) = (address(first)?, address(last)?);
@@ -211,16 +264,20 @@ impl FromStr for SourceRange {
         if low > high {
             return Err(format!("'{text}' ends before it starts"));
         }
-        if high - low >= SOURCE_RANGE_MAX {
-            return Err(format!("'{text}' holds more than {SOURCE_RANGE_MAX} addresses"));
+        if high - low >= SOURCES_MAX {
+            return Err(format!("'{text}' holds more than {SOURCES_MAX} addresses"));
         }
-        Ok(Self { first, last })
+        Ok(Self { first, last, prefix: None })
     }
 }
 
 impl fmt::Display for SourceRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.first == self.last { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
+        match self.prefix {
+            Some(prefix) => write!(f, "{}/{prefix}", self.first),
+            None if self.first == self.last => write!(f, "{}", self.first),
+            None => write!(f, "{}-{}", self.first, self.last),
+        }
     }
 }
 
@@ -301,6 +358,36 @@ mod tests {
         assert_eq!(list("::1-::3").map(|l| l.len()), Ok(3));
         for wrong in ["", "127.0.0.9-127.0.0.2", "127.0.0.1-::1", "0.0.0.0-255.255.255.255", "localhost"] {
             assert!(list(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn networks_give_each_host_once_and_far_from_the_one_before() {
+        let list = |text: &str| text.parse::<SourceRange>().map(|range| range.addresses().collect::<Vec<_>>());
+        let distinct = |list: &[IpAddr]| list.iter().collect::<std::collections::BTreeSet<_>>().len();
+        for (text, count) in
+            [("127.0.1.0/24", 254), ("127.1.0.0/16", 65_534), ("127.0.0.0/8", 65_536), ("fd00::/64", 65_536)]
+        {
+            let found = list(text).expect("is a network");
+            assert_eq!((found.len(), distinct(&found)), (count, count), "{text}");
+        }
+        for (text, all) in
+            [("127.0.0.8/32", "[127.0.0.8]"), ("127.0.0.8/31", "[127.0.0.8, 127.0.0.9]"), ("::1/128", "[::1]")]
+        {
+            assert_eq!(list(text).map(|list| format!("{list:?}")), Ok(all.to_owned()), "{text}");
+        }
+        let first: Vec<_> = list("127.1.0.0/16").expect("is a network").into_iter().take(16).collect();
+        let subnets: std::collections::BTreeSet<_> = first.iter().map(|address| number_of(*address) >> 8).collect();
+        assert_eq!(subnets.len(), 16, "neighbours are in networks of their own");
+        for wrong in ["127.0.0.1/24", "127.0.0.0/33", "::/129", "/8", "127.0.0.0/", "127.0.0.0/-1"] {
+            assert!(list(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn source_ranges_print_as_they_were_written() {
+        for text in ["127.0.0.2", "127.0.0.2-127.0.0.9", "127.0.0.0/8", "fd00::/64"] {
+            assert_eq!(text.parse::<SourceRange>().map(|range| range.to_string()), Ok(text.to_owned()));
         }
     }
 }

@@ -31,6 +31,27 @@ pub(crate) fn metric(address: SocketAddr, name: &str) -> Result<Option<f64>> {
     }
 }
 
+/// Every series of every gauge whose name starts with `prefix`, with its labels and its value.
+pub(crate) fn gauges(address: SocketAddr, prefix: &str) -> Result<Vec<(String, f64)>> {
+    match get(address, "/metrics")? {
+        (200, text) => Ok(series(&text, prefix)),
+        (status, _) => bail!("/metrics answered {status}"),
+    }
+}
+
+fn series(text: &str, prefix: &str) -> Vec<(String, f64)> {
+    let kinds = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    let gauges: Vec<&str> =
+        kinds.filter(|(name, kind)| *kind == "gauge" && name.starts_with(prefix)).map(|(name, _)| name).collect();
+    let samples = text.lines().filter_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let name = series.split('{').next()?;
+        gauges.contains(&name).then_some(())?;
+        Some((series.to_owned(), value.parse().ok()?))
+    });
+    samples.collect()
+}
+
 fn parse(answer: &str) -> Result<(u16, String)> {
     let (head, body) = answer.split_once("\r\n\r\n").context("not an HTTP answer")?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).context("no HTTP status")?;
@@ -62,5 +83,14 @@ mod tests {
         assert_eq!(sum(text, "a"), Some(5.5));
         assert_eq!(sum(text, "ab"), Some(7.0));
         assert_eq!(sum(text, "b"), None);
+    }
+
+    #[test]
+    fn gauges_are_told_from_counters_and_from_others() {
+        let text = "# HELP x_open Open.\n# TYPE x_open gauge\nx_open{shard=\"0\"} 2\nx_open{shard=\"1\"} 0\n\
+                    # TYPE x_total counter\nx_total 7\n# TYPE y_open gauge\ny_open 1\n";
+        let expected = [("x_open{shard=\"0\"}".to_owned(), 2.0), ("x_open{shard=\"1\"}".to_owned(), 0.0)];
+        assert_eq!(series(text, "x_"), expected);
+        assert_eq!(series("", "x_"), []);
     }
 }

@@ -1,4 +1,4 @@
-//! The developer's commands, as `cargo xtask NAME`: test, tidy, deny, docs, demo and bench.
+//! The developer's commands, as `cargo xtask NAME`: test, fuzz, tidy, deny, docs, demo and bench.
 //!
 //! Nothing of the server is linked in here, so that xtask builds in seconds and checks the house from outside it.
 //! What needs the server runs its binaries, as a user would.
@@ -8,6 +8,7 @@ mod bench;
 mod demo;
 mod deny;
 mod docs;
+mod fuzz;
 mod http;
 mod load;
 mod machine;
@@ -40,8 +41,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Everything a change must pass: format, clippy, tidy, licences, model checks, tests
+    /// Everything a change must pass: format, clippy, tidy, licences, model checks, tests, fuzzing
     Test(test::Options),
+    /// Build the fuzz targets of engine/fuzz and run each for a while
+    Fuzz(fuzz::Options),
     /// The rules of the house that neither rustc nor clippy knows
     Tidy,
     /// Licences, sources and banned packages of everything that is linked in
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         // The last line of `test` is its result, so it reports its own errors.
         Command::Test(options) => return test::run(&workspace, &options),
+        Command::Fuzz(options) => fuzz::run(&workspace, &options),
         Command::Tidy => tidy::run(&workspace),
         Command::Deny => deny::run(&workspace),
         Command::Docs => docs::write(&workspace),

@@ -24,6 +24,13 @@ pub(crate) fn times(id: u32) -> Option<Times> {
     parse_stat(&std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?)
 }
 
+/// The resident memory of a process in KiB; none when it is gone.
+pub(crate) fn rss_kib(id: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse().ok()
+}
+
 /// True when a process with this id is there and hasn't ended; one that nobody has waited for yet has.
 pub(crate) fn is_alive(id: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
@@ -92,6 +99,12 @@ mod tests {
         let expected = Times { name: "a) b".to_owned(), parent: 7, own_ms: 2000.0, children_ms: 300.0 };
         assert_eq!(parse_stat(text), Some(expected));
         assert_eq!(parse_stat("garbage"), None);
+    }
+
+    #[test]
+    fn this_process_is_resident() {
+        assert!(rss_kib(std::process::id()).is_some_and(|kib| kib > 100));
+        assert_eq!(rss_kib(u32::MAX), None);
     }
 
     #[test]

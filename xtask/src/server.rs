@@ -31,6 +31,24 @@ pub(crate) enum Target {
     Discard,
 }
 
+/// What a server is to be, where it isn't the usual one: on all cores, with the limits that are the default.
+#[derive(Clone, Debug)]
+pub(crate) struct Setting {
+    /// Where its mail goes.
+    pub(crate) target: Target,
+    /// The CPUs it runs on; empty for all.
+    pub(crate) cores: Vec<usize>,
+    /// Connections that each of its cores may hold, and as many messages; none for the default.
+    pub(crate) connections: Option<u64>,
+}
+
+impl Setting {
+    /// The usual server.
+    pub(crate) fn usual(target: Target) -> Self {
+        Setting { target, cores: Vec::new(), connections: None }
+    }
+}
+
 /// The release binaries.
 pub(crate) struct Binaries {
     /// The server.
@@ -49,31 +67,46 @@ pub(crate) struct Ringpost {
     pub(crate) admin: SocketAddr,
     /// The folder that its Maildirs are in.
     pub(crate) mail: PathBuf,
+    /// The certificate that it made for itself, and its key.
+    pub(crate) certificate: (PathBuf, PathBuf),
 }
 
 /// Builds server and load tester as they are shipped.
 pub(crate) fn build(workspace: &Workspace) -> Result<Binaries> {
     let arguments = ["build", "--release", "--package", "ringpost", "--package", "ringpost-load"];
     process::run(workspace.cargo().args(arguments))?;
-    let folder = workspace.target_directory().join("release");
-    Ok(Binaries { ringpost: folder.join("ringpost"), load: folder.join("ringpost-load") })
+    Ok(Binaries::in_folder(&workspace.target_directory().join("release")))
+}
+
+impl Binaries {
+    /// Those that lie in a folder.
+    pub(crate) fn in_folder(folder: &Path) -> Self {
+        Binaries { ringpost: folder.join("ringpost"), load: folder.join("ringpost-load") }
+    }
 }
 
 impl Ringpost {
     /// Starts a server whose files are all in `folder`, and waits until it is ready.
     pub(crate) fn start(binary: &Path, folder: &Path, target: Target) -> Result<Self> {
+        Self::start_as(binary, folder, &Setting::usual(target))
+    }
+
+    /// The same for one that isn't the usual one.
+    pub(crate) fn start_as(binary: &Path, folder: &Path, setting: &Setting) -> Result<Self> {
         let (smtp, admin) = (throwaway::free_address()?, throwaway::free_address()?);
         let mail = folder.join("mail");
         std::fs::create_dir_all(&mail)?;
         let config = folder.join("ringpost.toml");
-        std::fs::write(&config, configuration(folder, smtp, admin, target))?;
+        std::fs::write(&config, configuration(folder, smtp, admin, setting))?;
         let log = folder.join("ringpost.log");
         let output = File::create(&log).context("cannot make the log file")?;
         let mut command = Command::new(binary);
         command.arg("serve").arg("--config").arg(&config).current_dir(folder);
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = Guarded::spawn(&mut command, "ringpost")?;
-        let mut server = Ringpost { child, log, smtp, admin, mail };
+        let tls = folder.join("state/tls");
+        let certificate = (tls.join("self-signed.crt"), tls.join("self-signed.key"));
+        let mut server = Ringpost { child, log, smtp, admin, mail, certificate };
         server.wait_until_ready()?;
         Ok(server)
     }
@@ -106,6 +139,12 @@ impl Ringpost {
         Ok(())
     }
 
+    /// The connections that each of its cores holds at most, if it said that the limit on open files allows no more.
+    pub(crate) fn connections_per_core(&self) -> Option<u64> {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        text.lines().find_map(said_connections)
+    }
+
     fn last_lines(&self) -> String {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
@@ -113,14 +152,28 @@ impl Ringpost {
     }
 }
 
-fn configuration(folder: &Path, smtp: SocketAddr, admin: SocketAddr, target: Target) -> String {
+/// The number in the line of the log that says how few connections a core gets.
+fn said_connections(line: &str) -> Option<u64> {
+    serde_json::from_str::<serde_json::Value>(line).ok()?["connections_per_core"].as_u64()
+}
+
+fn configuration(folder: &Path, smtp: SocketAddr, admin: SocketAddr, setting: &Setting) -> String {
     let folder = folder.display();
-    let target = match target {
+    let target = match setting.target {
         Target::Maildir => format!("kind = \"maildir\"\npath = \"{folder}/mail/{{domain}}\""),
         Target::Discard => "kind = \"discard\"".to_owned(),
     };
+    let cores = match setting.cores.as_slice() {
+        [] => String::new(),
+        cores => format!("[cores]\nuse = {cores:?}\n\n"),
+    };
+    let limits = match setting.connections {
+        None => String::new(),
+        Some(count) => format!("[cores.limits]\nconnections = {count}\nmessages_in_flight = {count}\n\n"),
+    };
     format!(
         "[server]\nhostname = \"mx.example.com\"\nstate_dir = \"{folder}/state\"\n\n\
+         {cores}{limits}\
          [[listener]]\nname = \"mx\"\nkind = \"mx\"\naddress = [\"{smtp}\"]\ntls = \"starttls\"\n\n\
          [[domain]]\nname = \"example.com\"\nrecipients = \"any\"\ntarget = \"local\"\n\n\
          [[target]]\nname = \"local\"\n{target}\n\n\
@@ -137,13 +190,27 @@ mod tests {
     fn the_configuration_is_toml() {
         let address = "127.0.0.1:2525".parse().expect("is an address");
         for target in [Target::Maildir, Target::Discard] {
-            let text = configuration(Path::new("/tmp/x"), address, address, target);
+            let text = configuration(Path::new("/tmp/x"), address, address, &Setting::usual(target));
             let file: toml_edit::DocumentMut = text.parse().expect("is TOML");
             assert_eq!(file["server"]["hostname"].as_str(), Some("mx.example.com"));
             let kind = if target == Target::Maildir { "maildir" } else { "discard" };
             assert!(text.contains(&format!("kind = \"{kind}\"")));
         }
-        let text = configuration(Path::new("/tmp/x"), address, address, Target::Maildir);
+        let mut setting = Setting::usual(Target::Maildir);
+        let text = configuration(Path::new("/tmp/x"), address, address, &setting);
         assert!(text.contains("path = \"/tmp/x/mail/{domain}\""));
+        (setting.cores, setting.connections) = (vec![0, 1], Some(50_000));
+        let text = configuration(Path::new("/tmp/x"), address, address, &setting);
+        let file: toml_edit::DocumentMut = text.parse().expect("is TOML");
+        assert_eq!(file["cores"]["use"].as_array().map(toml_edit::Array::len), Some(2));
+        assert_eq!(file["cores"]["limits"]["connections"].as_integer(), Some(50_000));
+    }
+
+    #[test]
+    fn the_room_of_a_server_is_in_its_log() {
+        let line = r#"{"level":"WARN","message":"the limit on open files ...","connections_per_core":9112}"#;
+        assert_eq!(said_connections(line), Some(9112));
+        assert_eq!(said_connections(r#"{"message":"ready","cores":2}"#), None);
+        assert_eq!(said_connections("text"), None);
     }
 }

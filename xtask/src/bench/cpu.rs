@@ -90,7 +90,8 @@ fn measure(
     seconds: u64,
 ) -> Result<Sample> {
     let text = format!(
-        "--sessions {SESSIONS} --size {SIZE} --messages-per-connection {per_connection} --duration {seconds}s --tls off"
+        "--sessions {SESSIONS} --size {SIZE} --messages-per-connection {per_connection} --duration {seconds}s --tls off {}",
+        subject.sources()
     );
     let before = subject.cpu_ms()?;
     let report = load::run(&bench.binaries.load, "run", subject.smtp(), &load::arguments(&text))?;

@@ -4,10 +4,16 @@
 //! in `bench-results/`, from which the page there is drawn.
 
 mod cpu;
+mod crowd;
+mod flood;
+mod handshakes;
 mod idle;
 mod page;
+mod pinning;
 mod postfix;
 mod record;
+mod resets;
+mod slow;
 mod steady;
 mod subject;
 mod syncs;
@@ -41,6 +47,18 @@ pub(crate) struct Options {
     /// Folder for the throw-away files, on the disk to be measured [default: the system's for temporary files]
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
+    /// Idle sessions to hold, or as many as the limits of this machine permit
+    #[arg(long, value_name = "N", default_value_t = 50_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    idle_sessions: u64,
+    /// Slow clients to hold, or as many as the limits of this machine permit
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    slow_sessions: u64,
+    /// Connections to reset
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    resets: u64,
+    /// Measure the programs ringpost and ringpost-load in this folder, and build none: for comparing versions
+    #[arg(long, value_name = "DIR")]
+    binaries: Option<PathBuf>,
     /// Keep no record
     #[arg(long)]
     no_record: bool,
@@ -67,11 +85,20 @@ enum Part {
     Idle,
     /// Latency under a steady load
     Steady,
+    /// Latency beside slow clients
+    Slow,
+    /// CPU time of a TLS handshake, beside that of rustls alone
+    Handshakes,
+    /// Plain clients under a flood of TLS handshakes
+    Flood,
+    /// What is left of connections that are reset
+    Resets,
 }
 
 impl Part {
     /// All, in the order they run.
-    const ALL: [Part; 4] = [Part::Cpu, Part::Syncs, Part::Idle, Part::Steady];
+    const ALL: [Part; 8] =
+        [Part::Cpu, Part::Syncs, Part::Idle, Part::Steady, Part::Slow, Part::Handshakes, Part::Flood, Part::Resets];
 
     fn run(self, bench: &Context<'_>) -> Result<Vec<Row>> {
         match self {
@@ -79,6 +106,10 @@ impl Part {
             Part::Syncs => syncs::run(bench),
             Part::Idle => idle::run(bench),
             Part::Steady => steady::run(bench),
+            Part::Slow => slow::run(bench),
+            Part::Handshakes => handshakes::run(bench),
+            Part::Flood => flood::run(bench),
+            Part::Resets => resets::run(bench),
         }
     }
 }
@@ -100,13 +131,17 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     if machine["file_system"] == "tmpfs" {
         println!("warning: the throw-away folder is on tmpfs, where a sync costs nothing; --folder DIR names another");
     }
-    let bench = Context { options, binaries: server::build(workspace)? };
+    let binaries = match &options.binaries {
+        Some(folder) => Binaries::in_folder(&folder.canonicalize().with_context(|| format!("{}", folder.display()))?),
+        None => server::build(workspace)?,
+    };
+    let bench = Context { options, binaries };
     let mut rows = Vec::new();
     for part in Part::ALL.into_iter().filter(|part| options.only.is_empty() || options.only.contains(part)) {
         rows.extend(part.run(&bench).with_context(|| format!("bench {part:?}"))?);
     }
     println!("\nMedians of {} rounds; every message synced to disk before its 250 (durability fsync).", options.rounds);
-    print!("{}", record::table(&rows));
+    print!("{}{}", record::table(&rows), record::notes(&rows));
     if options.no_record {
         return Ok(());
     }

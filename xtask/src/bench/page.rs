@@ -104,7 +104,7 @@ fn section(file: &str, record: &Value) -> String {
     let rows: Vec<Row> = record["rows"].as_array().into_iter().flatten().filter_map(Row::from_json).collect();
     format!(
         "\n## {}, commit {}\n\n{} × {}, {gibibytes} GiB, Linux {}, {}; {} rounds of {} s, durability {}. \
-         [{file}]({file})\n\n{}",
+         [{file}]({file})\n\n{}{}",
         word(&record["when"]),
         word(&record["commit"]),
         word(&machine["cores"]),
@@ -114,7 +114,8 @@ fn section(file: &str, record: &Value) -> String {
         word(&parameters["rounds"]),
         word(&parameters["seconds"]),
         word(&parameters["durability"]),
-        record::table(&rows)
+        record::table(&rows),
+        record::notes(&rows)
     )
 }
 

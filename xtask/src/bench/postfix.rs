@@ -140,6 +140,11 @@ impl Subject for Postfix {
         self.smtp
     }
 
+    /// From one address, whose name is in /etc/hosts: it looks up the name of each, and is not to be slowed down by that.
+    fn sources(&self) -> String {
+        String::new()
+    }
+
     fn mail(&self) -> &Path {
         &self.mail
     }

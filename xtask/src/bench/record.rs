@@ -24,6 +24,8 @@ pub(crate) struct Row {
     pub(crate) unit: String,
     /// The limit, if the project has set one.
     pub(crate) bar: Option<Bar>,
+    /// What a reader has to know of how it came about, in a sentence.
+    pub(crate) note: Option<String>,
     samples: BTreeMap<String, Vec<f64>>,
 }
 
@@ -31,7 +33,7 @@ impl Row {
     /// A row without samples.
     pub(crate) fn new(scenario: &str, measure: &str, unit: &str) -> Self {
         let (scenario, measure, unit) = (scenario.to_owned(), measure.to_owned(), unit.to_owned());
-        Row { scenario, measure, unit, bar: None, samples: BTreeMap::new() }
+        Row { scenario, measure, unit, bar: None, note: None, samples: BTreeMap::new() }
     }
 
     /// Adds a sample.
@@ -72,7 +74,7 @@ impl Row {
             Some(Bar::ShareOf(other, share)) => json!({ "share_of": other, "share": share }),
         };
         json!({
-            "scenario": self.scenario, "measure": self.measure, "unit": self.unit, "bar": bar,
+            "scenario": self.scenario, "measure": self.measure, "unit": self.unit, "bar": bar, "note": self.note,
             "samples": self.samples,
         })
     }
@@ -86,6 +88,7 @@ impl Row {
             (_, Some(other), Some(share)) => Some(Bar::ShareOf(other.to_owned(), share)),
             _ => None,
         };
+        row.note = value["note"].as_str().map(str::to_owned);
         for (server, samples) in value["samples"].as_object()? {
             samples.as_array()?.iter().filter_map(Value::as_f64).for_each(|sample| row.add(server, sample));
         }
@@ -112,6 +115,16 @@ pub(crate) fn table(rows: &[Row]) -> String {
         }
     }
     text
+}
+
+/// The notes of the rows as a Markdown list; empty if there is none. What several rows say stands once.
+pub(crate) fn notes(rows: &[Row]) -> String {
+    let mut lines: Vec<String> = Vec::new();
+    for row in rows {
+        let line = row.note.as_ref().map(|note| format!("- {}: {note}\n", row.scenario));
+        lines.extend(line.filter(|line| !lines.contains(line)));
+    }
+    if lines.is_empty() { String::new() } else { format!("\n{}", lines.concat()) }
 }
 
 fn cells(row: &Row) -> [String; 7] {
@@ -150,6 +163,7 @@ mod tests {
     fn row() -> Row {
         let mut row = Row::new("accepted, 1 a connection", "server CPU a message", "ms");
         row.bar = Some(Bar::ShareOf("postfix".to_owned(), 0.125));
+        row.note = Some("a note".to_owned());
         [0.2, 0.1, 0.3].iter().for_each(|sample| row.add("ringpost", *sample));
         [1.9, 2.1].iter().for_each(|sample| row.add("postfix", *sample));
         row
@@ -181,5 +195,12 @@ mod tests {
             last,
             "| accepted, 1 a connection | server CPU a message | 0.2000 ms | 2.00 ms | 0.100 | ≤ 1/8 of postfix | yes |"
         );
+    }
+
+    #[test]
+    fn notes_stand_once() {
+        let text = notes(&[row(), row(), Row::new("another", "measure", "")]);
+        assert_eq!(text, "\n- accepted, 1 a connection: a note\n");
+        assert_eq!(notes(&[]), "");
     }
 }

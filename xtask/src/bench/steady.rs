@@ -26,7 +26,7 @@ pub(crate) fn run(bench: &Context<'_>) -> Result<Vec<Row>> {
     let subjects = subject::start_all(bench, folder.path(), Target::Maildir)?;
     let seconds = bench.options.seconds * SECONDS_FACTOR;
     for subject in subjects {
-        let text = format!("--rate {RATE}/min --duration {seconds}s --tls starttls");
+        let text = format!("--rate {RATE}/min --duration {seconds}s --tls starttls {}", subject.sources());
         let report = load::run(&bench.binaries.load, "run", subject.smtp(), &load::arguments(&text))?;
         row.add(subject.name(), report.data_p99_ms()?);
         println!("{}, {}: {:.2} ms, durability fsync", row.scenario, subject.name(), report.data_p99_ms()?);

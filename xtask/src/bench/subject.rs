@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::{Against, Context as Bench, postfix::Postfix};
+use super::{Against, Context as Bench, crowd::SOURCES, postfix::Postfix};
 use crate::server::{Ringpost, Target};
 use crate::{http, proc, process};
 
@@ -22,6 +22,8 @@ pub(crate) trait Subject {
     fn name(&self) -> &'static str;
     /// Where it takes mail.
     fn smtp(&self) -> SocketAddr;
+    /// What the load tester is told of where to connect from.
+    fn sources(&self) -> String;
     /// The folder that its Maildirs are in.
     fn mail(&self) -> &Path;
     /// CPU time of all its processes and threads since their start, in milliseconds.
@@ -39,6 +41,11 @@ impl Subject for Ringpost {
 
     fn smtp(&self) -> SocketAddr {
         self.smtp
+    }
+
+    /// From many networks, as mail comes: what is decided by address is spread over the cores by address.
+    fn sources(&self) -> String {
+        format!("--source {SOURCES}")
     }
 
     fn mail(&self) -> &Path {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
+use super::crowd::SOURCES;
 use super::record::{Bar, Row};
 use super::{Context, subject};
 use crate::process::{self, Guarded};
@@ -63,7 +64,7 @@ fn by_metric(bench: &Context<'_>, server: &Ringpost, scenario: &str, per_connect
 /// Loads the server until its queue is empty again; the messages it acknowledged.
 fn load(bench: &Context<'_>, server: &Ringpost, per_connection: u32) -> Result<f64> {
     let text = format!(
-        "--sessions {SESSIONS} --size 4096 --messages-per-connection {per_connection} --duration {}s",
+        "--sessions {SESSIONS} --size 4096 --messages-per-connection {per_connection} --duration {}s --source {SOURCES}",
         bench.options.seconds.min(5)
     );
     let report = load::run(&bench.binaries.load, "run", server.smtp, &load::arguments(&text))?;

@@ -10,8 +10,9 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// What the tests start or need to be there.
-const PACKAGES: [&str; 10] = [
+const PACKAGES: [&str; 11] = [
     "ca-certificates",
+    "g++",
     "libio-socket-ssl-perl",
     "libnet-dns-perl",
     "libnet-ssleay-perl",

@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail};
 
 use crate::workspace::Workspace;
-use crate::{deny, process, tidy};
+use crate::{deny, fuzz, process, tidy};
 use tally::Tally;
 
 /// What can be asked of the run.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Leave out the Debian packages, the licences and the model checks
+    /// Leave out the Debian packages, the licences, the model checks and the fuzz targets
     #[arg(long)]
     quick: bool,
     /// Passed on to cargo test: names of tests, -p CRATE, or more after --
@@ -33,7 +33,7 @@ struct Step {
     run: fn(&Workspace, &Options, &mut Tally) -> Result<()>,
 }
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step { name: "packages", thorough: true, run: |_, _, _| debian::install_missing() },
     Step { name: "format", thorough: false, run: |workspace, _, _| format(workspace) },
     Step { name: "clippy", thorough: false, run: |workspace, _, _| clippy(workspace) },
@@ -42,6 +42,7 @@ const STEPS: [Step; 8] = [
     Step { name: "loom", thorough: true, run: |workspace, _, tally| loom(workspace, tally) },
     Step { name: "binaries", thorough: false, run: |workspace, _, _| binaries(workspace) },
     Step { name: "tests", thorough: false, run: tests },
+    Step { name: "fuzz", thorough: true, run: |workspace, _, _| fuzz::smoke(workspace) },
 ];
 
 /// Runs the steps and prints the sum.
@@ -75,10 +76,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> ExitCode {
 
 fn format(workspace: &Workspace) -> Result<()> {
     need_component(workspace, "fmt", "rustfmt")?;
-    match process::succeeds(workspace.cargo().args(["fmt", "--all", "--check"]))? {
-        true => Ok(()),
-        false => bail!("not formatted as rustfmt does it: cargo fmt --all"),
+    if !process::succeeds(workspace.cargo().args(["fmt", "--all", "--check"]))? {
+        bail!("not formatted as rustfmt does it: cargo fmt --all");
     }
+    if !fuzz::is_formatted(workspace)? {
+        bail!("not formatted as rustfmt does it: cargo fmt --manifest-path {}", fuzz::MANIFEST);
+    }
+    Ok(())
 }
 
 fn clippy(workspace: &Workspace) -> Result<()> {

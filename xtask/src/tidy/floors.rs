@@ -13,7 +13,7 @@ enum Floor {
 }
 
 /// Every crate of the workspace, from the ground up.
-const FLOORS: [(&str, Floor); 18] = [
+const FLOORS: [(&str, Floor); 19] = [
     ("ringpost-base", Floor::Number(0)),
     ("ringpost-smtp", Floor::Number(1)),
     ("ringpost-message", Floor::Number(1)),
@@ -25,6 +25,7 @@ const FLOORS: [(&str, Floor); 18] = [
     ("ringpost-control", Floor::Number(4)),
     ("ringpost-runtime", Floor::Number(5)),
     ("ringpost-net", Floor::Number(6)),
+    ("ringpost-dns", Floor::Number(6)),
     ("ringpost-store", Floor::Number(6)),
     ("ringpost-deliver", Floor::Number(7)),
     ("ringpost-serve", Floor::Number(8)),

@@ -1,63 +1,17 @@
 //! The whole tool against a sink in this process: what it counts, notes and proves must be what the sink saw.
 
-mod support;
+mod crowds;
+mod floods;
+mod run;
+mod sink;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
-use serde_json::Value;
-use support::{Fate, Options, Sink, Tls};
-use tempfile::TempDir;
-
-struct Run {
-    dir: TempDir,
-    output: Output,
-}
-
-impl Run {
-    fn new(sink: &Sink, options: &[&str]) -> Self {
-        Self::of(sink, "run", options)
-    }
-
-    fn of(sink: &Sink, command: &str, options: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        let mut run = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
-        run.current_dir(dir.path()).arg(command).args(["--to", &sink.address.to_string(), "--quiet", "--json", "."]);
-        if command == "run" {
-            run.args(["--acked", "acked", "--timeout", "5s"]);
-        }
-        let output = run.args(options).output().expect("runs");
-        Self { dir, output }
-    }
-
-    #[track_caller]
-    fn exits(&self, code: i32) -> &Self {
-        let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
-        assert_eq!(self.output.status.code(), Some(code), "{}{}", text(&self.output.stdout), text(&self.output.stderr));
-        self
-    }
-
-    fn acked(&self) -> Vec<String> {
-        let text = fs::read_to_string(self.dir.path().join("acked")).expect("reads");
-        text.lines().map(str::to_owned).collect()
-    }
-
-    fn record(&self) -> Value {
-        let mut entries = fs::read_dir(self.dir.path()).expect("lists").flatten().map(|entry| entry.path());
-        let path = entries.find(|path| path.extension().is_some_and(|end| end == "json")).expect("has a record");
-        serde_json::from_slice(&fs::read(path).expect("reads")).expect("is JSON")
-    }
-
-    fn count(&self, name: &str) -> u64 {
-        self.record()["result"]["counts"][name].as_u64().expect("is a count")
-    }
-
-    fn stdout(&self) -> String {
-        String::from_utf8_lossy(&self.output.stdout).into_owned()
-    }
-}
+use run::Run;
+use sink::{Fate, Options, Sink, Tls};
 
 #[track_caller]
 fn check_acked_is_received(run: &Run, sink: &Sink) {
@@ -264,6 +218,21 @@ fn wrong_options_are_refused_before_anything_is_sent() {
         let output = run.args(["run", "--no-json", "--quiet"]).args(options).output().expect("runs");
         assert_eq!(output.status.code(), Some(2), "{options:?}");
     }
+    for line in [
+        "idle --processes 65",
+        "idle --from 127.0.0.1/8",
+        "idle --ehlo a>b",
+        "slow --interval 0s",
+        "slow --rcpt a>b",
+        "slow --server-pid 4294967294",
+        "flood --rcpt a>b",
+        "flood --kind nothing",
+        "handshakes --cert nothing-here --key nothing-here",
+    ] {
+        let mut run = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));
+        let output = run.args(line.split(' ')).args(["--no-json", "--quiet"]).output().expect("runs");
+        assert_eq!(output.status.code(), Some(2), "{line}");
+    }
 }
 
 #[test]
@@ -298,23 +267,4 @@ fn check_verify(acked: &Path, maildir: &Path, code: i32, says: &str) {
     let text = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(code), "{text}");
     assert!(text.contains(says), "{text}");
-}
-
-#[test]
-fn idle_sessions_stand_and_leave_in_order() {
-    for (tls, option) in [(Tls::Off, "off"), (Tls::Starttls, "starttls")] {
-        let sink = Sink::start(Options { tls, ..Options::default() });
-        let pid = std::process::id().to_string();
-        let options = ["--connections", "40", "--hold", "200ms", "--tls", option, "--server-pid", &pid];
-        let run = Run::of(&sink, "idle", &options);
-        run.exits(0);
-        let record = run.record();
-        assert_eq!((&record["result"]["standing"], &record["result"]["fallen"]), (&40.into(), &0.into()));
-        assert!(record["result"]["server_rss_bytes_per_session"].is_number());
-        assert_eq!(sink.connections(), 40);
-    }
-    let sink = Sink::start(Options { refuse_connection: |number| number % 4 == 0, ..Options::default() });
-    let run = Run::of(&sink, "idle", &["--connections", "40", "--hold", "100ms"]);
-    run.exits(1);
-    assert_eq!(run.record()["result"]["failed"], 10);
 }

@@ -3,11 +3,12 @@
 //! It is a second reading of the protocol, on purpose: it takes nothing from the tool it tests.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
@@ -37,6 +38,20 @@ pub(crate) enum Fate {
     TakeAndHangUp,
 }
 
+/// How a connection ended, as the sink saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// With QUIT, with FIN, or by the sink.
+    InOrder,
+    /// The client reset it.
+    Reset,
+    /// In any other way.
+    Broken,
+}
+
+/// How long the sink may take to see the end of connections that the client has closed.
+const ENDING_PATIENCE: Duration = Duration::from_secs(20);
+
 pub(crate) struct Sink {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
@@ -46,6 +61,11 @@ struct Shared {
     received: Mutex<Vec<Received>>,
     messages: AtomicU64,
     connections: AtomicU64,
+    noops: AtomicU64,
+    handshakes: AtomicU64,
+    resumed: AtomicU64,
+    peers: Mutex<Vec<IpAddr>>,
+    endings: Mutex<Vec<Ending>>,
     options: Options,
     tls: Option<Arc<ServerConfig>>,
 }
@@ -58,6 +78,10 @@ pub(crate) struct Options {
     pub(crate) tls: Tls,
     /// Say no in the banner of this connection.
     pub(crate) refuse_connection: fn(u64) -> bool,
+    /// Say nothing before the client has.
+    pub(crate) wait_for_client: bool,
+    /// Say 421 when the client takes longer than this to say anything.
+    pub(crate) patience: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +99,8 @@ impl Default for Options {
             maildir: None,
             tls: Tls::Off,
             refuse_connection: |_| false,
+            wait_for_client: false,
+            patience: None,
         }
     }
 }
@@ -88,6 +114,11 @@ impl Sink {
             received: Mutex::default(),
             messages: AtomicU64::new(0),
             connections: AtomicU64::new(0),
+            noops: AtomicU64::new(0),
+            handshakes: AtomicU64::new(0),
+            resumed: AtomicU64::new(0),
+            peers: Mutex::default(),
+            endings: Mutex::default(),
             options,
             tls,
         });
@@ -107,6 +138,39 @@ impl Sink {
 
     pub(crate) fn connections(&self) -> u64 {
         self.shared.connections.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn noops(&self) -> u64 {
+        self.shared.noops.load(Ordering::SeqCst)
+    }
+
+    /// TLS handshakes that were completed.
+    pub(crate) fn handshakes(&self) -> u64 {
+        self.shared.handshakes.load(Ordering::SeqCst)
+    }
+
+    /// Those of them that resumed a session.
+    pub(crate) fn resumed(&self) -> u64 {
+        self.shared.resumed.load(Ordering::SeqCst)
+    }
+
+    /// Where the connections came from.
+    pub(crate) fn peers(&self) -> Vec<IpAddr> {
+        self.shared.peers.lock().expect("no panic").clone()
+    }
+
+    /// How this many connections ended; waits for them.
+    #[track_caller]
+    pub(crate) fn endings(&self, count: usize) -> Vec<Ending> {
+        let deadline = Instant::now() + ENDING_PATIENCE;
+        loop {
+            let endings = self.shared.endings.lock().expect("no panic").clone();
+            if endings.len() >= count {
+                return endings;
+            }
+            assert!(Instant::now() < deadline, "only {} of {count} connections have ended", endings.len());
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 }
 
@@ -138,23 +202,50 @@ enum Next {
 impl Shared {
     fn serve(&self, stream: TcpStream) {
         let number = self.connections.fetch_add(1, Ordering::SeqCst);
+        if let Ok(peer) = stream.peer_addr() {
+            self.peers.lock().expect("no panic").push(peer.ip());
+        }
+        let ending = match self.serve_to_its_end(stream, number) {
+            Ok(()) => Ending::InOrder,
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => Ending::Reset,
+            Err(_) => Ending::Broken,
+        };
+        self.endings.lock().expect("no panic").push(ending);
+    }
+
+    fn serve_to_its_end(&self, stream: TcpStream, number: u64) -> std::io::Result<()> {
+        // Fails where the client has reset the connection already, as the next read will say.
         let _ = stream.set_nodelay(true);
+        stream.set_read_timeout(self.options.patience)?;
+        if self.options.wait_for_client {
+            stream.peek(&mut [0])?;
+        }
         let mut plain = BufReader::with_capacity(1 << 16, stream);
         if self.options.tls == Tls::Implicit {
-            self.serve_encrypted(plain.into_inner(), number, true);
-            return;
+            return self.serve_encrypted(plain.into_inner(), number, true);
         }
-        if let Ok(Next::Encrypt) = self.dialogue(&mut plain, number, true, self.options.tls == Tls::Starttls) {
-            assert!(plain.buffer().is_empty(), "nothing may follow STARTTLS before the handshake");
-            self.serve_encrypted(plain.into_inner(), number, false);
+        match self.dialogue(&mut plain, number, true, self.options.tls == Tls::Starttls) {
+            Ok(Next::Done) => Ok(()),
+            Ok(Next::Encrypt) => {
+                assert!(plain.buffer().is_empty(), "nothing may follow STARTTLS before the handshake");
+                self.serve_encrypted(plain.into_inner(), number, false)
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => say(&mut plain, "421 4.4.2 too slow").map(|_| ()),
+            Err(error) => Err(error),
         }
     }
 
-    fn serve_encrypted(&self, stream: TcpStream, number: u64, banner: bool) {
+    fn serve_encrypted(&self, stream: TcpStream, number: u64, banner: bool) -> std::io::Result<()> {
         let config = self.tls.clone().expect("there is a configuration");
-        let session = ServerConnection::new(config).expect("makes a session");
+        let mut session = ServerConnection::new(config).expect("makes a session");
+        let mut stream = stream;
+        session.complete_io(&mut stream)?;
+        self.handshakes.fetch_add(1, Ordering::SeqCst);
+        if session.handshake_kind() == Some(rustls::HandshakeKind::Resumed) {
+            self.resumed.fetch_add(1, Ordering::SeqCst);
+        }
         let stream = StreamOwned::new(session, stream);
-        let _ = self.dialogue(&mut BufReader::with_capacity(1 << 16, stream), number, banner, false);
+        self.dialogue(&mut BufReader::with_capacity(1 << 16, stream), number, banner, false).map(|_| ())
     }
 
     fn dialogue<S: Duplex>(
@@ -174,7 +265,8 @@ impl Shared {
         let mut transaction = Transaction { fate: Fate::Take, recipients: Vec::new(), chunks: Vec::new() };
         loop {
             let mut line = String::new();
-            if stream.read_line(&mut line)? == 0 {
+            stream.read_line(&mut line)?;
+            if !line.ends_with('\n') {
                 return Ok(Next::Done);
             }
             assert!(line.ends_with("\r\n"), "a command ends in CRLF: {line:?}");
@@ -189,6 +281,10 @@ impl Shared {
                 "RCPT" => rcpt(stream, &mut transaction, line)?,
                 "DATA" => self.data(stream, &mut transaction)?,
                 "BDAT" => self.bdat(stream, &mut transaction, line)?,
+                "NOOP" => {
+                    self.noops.fetch_add(1, Ordering::SeqCst);
+                    say(stream, "250 2.0.0 ok")?
+                }
                 "RSET" => {
                     transaction.recipients.clear();
                     say(stream, "250 2.0.0 ok")?
@@ -276,7 +372,8 @@ impl Shared {
             _ => {}
         }
         let header = String::from_utf8_lossy(&text).into_owned();
-        let id = header.lines().find_map(|line| line.strip_prefix("X-Ringpost-Load-Id: ")).expect("has an id");
+        // The messages of a flood have none.
+        let id = header.lines().find_map(|line| line.strip_prefix("X-Ringpost-Load-Id: ")).unwrap_or_default();
         if let Some(maildir) = &self.options.maildir {
             for recipient in recipients {
                 let new = maildir.join(recipient).join("new");
