@@ -103,8 +103,8 @@ pub(crate) struct DialArgs {
     /// The only TLS version to offer [default: 1.2 and 1.3]
     #[arg(long, value_enum, value_name = "VERSION")]
     pub(crate) tls_version: Option<TlsVersion>,
-    /// Verify the server's certificate against the roots in this PEM file [default: no verification at all, as this is
-    /// a test tool]
+    /// Verify the server's certificate against the roots in this PEM file [default: any certificate will do, as this is a
+    /// test tool]
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
     /// Name for SNI and for --ca [default: the host of --to; no SNI if that is an IP address]

@@ -24,6 +24,7 @@ use crate::progress::Progress;
 use crate::run::{dial, stop_on_signals};
 use crate::shares::Shares;
 use crate::stats::{Recorder, Stats};
+use crate::tls::Trust;
 
 /// How often the counts are looked at.
 pub(crate) const TICK: Duration = Duration::from_millis(50);
@@ -194,7 +195,7 @@ impl Crowd {
         let mine: Vec<usize> = (index..sessions).step_by(count).collect();
         raise_open_files(mine.len() as u64, 1)?;
         let shared = Arc::new(Shared {
-            dial: dial(&plan.dial, u64::from(plan.sessions))?,
+            dial: dial(&plan.dial, u64::from(plan.sessions), Trust::of(&plan.dial))?,
             conduct: plan.conduct,
             gate: Semaphore::new((plan.process.at_once as usize).div_ceil(count)),
             opened: AtomicU64::new(0),

@@ -25,6 +25,7 @@ use crate::reset::Place;
 use crate::run::{Readings, dial, stop_on_signals};
 use crate::schedule::{Pacer, Schedule};
 use crate::stats::{BreakKind, Incident, Recorder, Stage, Stats};
+use crate::tls::Trust;
 
 /// How often the counts are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -127,7 +128,7 @@ pub(crate) fn flood(args: &FloodArgs) -> Result<Flooded> {
     // A socket each, and with a rate a timer too.
     raise_open_files(concurrency, 1 + u64::from(args.rate.is_some()))?;
     let resting = args.count.unwrap_or(SOURCES_FOR_MAX).min(SOURCES_FOR_MAX).max(concurrency);
-    let dial = dial(&args.dial(), resting)?;
+    let dial = dial(&args.dial(), resting, Trust::of_flood(&args.dial))?;
     let stop = stop_on_signals()?;
     let before = Readings::take(args.record.server_pid)?;
     let schedule = Schedule::of(args.rate, args.count, args.duration(), Instant::now());

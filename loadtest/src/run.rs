@@ -24,7 +24,7 @@ use crate::record::{Outcome, Used};
 use crate::schedule::Schedule;
 use crate::session::{Plan, run_session};
 use crate::stats::{Recorder, Stats};
-use crate::tls;
+use crate::tls::{self, Trust};
 use crate::transaction::Manner;
 use crate::verify::verify;
 
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
     // 53 bits, so that the record's readers in any language get it back unrounded.
     let seed = args.mail.seed.unwrap_or_else(|| RandomState::new().hash_one(0) >> 11);
     let framing = if args.mail.bdat { Framing::Bdat } else { Framing::Data };
-    let dial = dial(&args.dial, sessions)?;
+    let dial = dial(&args.dial, sessions, Trust::of(&args.dial))?;
     let composer = Composer::new(seed, &args.mail, framing)?;
     let acked = args.proof.acked.as_deref().map(AckedFile::open).transpose()?;
     let stop = stop_on_signals()?;
@@ -178,8 +178,8 @@ pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
     Ok(stop)
 }
 
-/// Looks up targets and sources, and prepares TLS.
-pub(crate) fn dial(args: &DialArgs, connections: u64) -> Result<Dial> {
+/// Looks up targets and sources, and prepares TLS with this trust.
+pub(crate) fn dial(args: &DialArgs, connections: u64, trust: Trust<'_>) -> Result<Dial> {
     ensure_plain("--ehlo", &args.ehlo)?;
     let mut targets = Vec::with_capacity(args.to.len());
     for target in &args.to {
@@ -191,7 +191,7 @@ pub(crate) fn dial(args: &DialArgs, connections: u64) -> Result<Dial> {
     let v4 = targets[0].address.is_ipv4();
     let alike = targets.iter().all(|target| target.address.is_ipv4() == v4) && given.iter().all(|a| a.is_ipv4() == v4);
     ensure!(given.is_empty() || alike, "--source and --to must be all IPv4, or all IPv6");
-    let connector = if args.tls == TlsMode::Off { None } else { Some(tls::connector(args)?) };
+    let connector = if args.tls == TlsMode::Off { None } else { Some(tls::connector(args, trust)?) };
     Ok(Dial {
         sources: sources_for(given, &targets, connections)?,
         targets,

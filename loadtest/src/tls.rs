@@ -1,7 +1,7 @@
 //! TLS for the client's side of a connection.
 //!
 //! Without `--ca` any certificate is taken: this is a test tool, and the server under test often has one that it made
-//! itself. Signatures are still checked, since a server must compute them and the measurement is to contain that work.
+//! itself. Signatures are still checked but in a flood, so that what a sender of mail does is what is measured.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,15 +24,39 @@ use crate::args::{DialArgs, TlsVersion};
 static ONLY_12: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS12];
 static ONLY_13: [&SupportedProtocolVersion; 1] = [&rustls::version::TLS13];
 
-/// Makes the connector that all sessions share.
-pub(crate) fn connector(dial: &DialArgs) -> Result<TlsConnector> {
-    client_config(dial.ca.as_deref(), dial.tls_version, dial.tls_resume).map(TlsConnector::from)
+/// Whom a client trusts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Trust<'a> {
+    /// Whom the roots in a PEM file vouch for.
+    Roots(&'a Path),
+    /// Anyone who has the key of the certificate shown.
+    Anyone,
+    /// Anyone, and nothing is computed to find out. For floods: who sends one doesn't care, and a client that
+    /// works harder than the server can't keep it busy.
+    Unchecked,
 }
 
-/// The client's side: whom it trusts (anyone, without a file of roots), what it speaks, whether it resumes sessions.
-pub(crate) fn client_config(ca: Option<&Path>, version: Option<TlsVersion>, resume: bool) -> Result<Arc<ClientConfig>> {
+impl<'a> Trust<'a> {
+    /// What a dial asks for.
+    pub(crate) fn of(dial: &'a DialArgs) -> Self {
+        dial.ca.as_deref().map_or(Self::Anyone, Self::Roots)
+    }
+
+    /// The same for a flood, where nothing is checked unless it is asked for.
+    pub(crate) fn of_flood(dial: &'a DialArgs) -> Self {
+        dial.ca.as_deref().map_or(Self::Unchecked, Self::Roots)
+    }
+}
+
+/// Makes the connector that all sessions share.
+pub(crate) fn connector(dial: &DialArgs, trust: Trust<'_>) -> Result<TlsConnector> {
+    client_config(trust, dial.tls_version, dial.tls_resume).map(TlsConnector::from)
+}
+
+/// The client's side: whom it trusts, what it speaks, whether it resumes sessions.
+pub(crate) fn client_config(trust: Trust<'_>, version: Option<TlsVersion>, resume: bool) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let verifier = verifier(ca, &provider)?;
+    let verifier = verifier(trust, &provider)?;
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(versions(version))?
         .dangerous()
@@ -68,9 +92,12 @@ pub(crate) fn server_name(dial: &DialArgs, target: &str) -> Result<ServerName<'s
     ServerName::try_from(name.to_owned()).map_err(|_| anyhow!("'{name}' can't be a server's name in TLS"))
 }
 
-fn verifier(ca: Option<&Path>, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>> {
-    let Some(path) = ca else {
-        return Ok(Arc::new(TakeAny(provider.signature_verification_algorithms)));
+fn verifier(trust: Trust<'_>, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>> {
+    let algorithms = provider.signature_verification_algorithms;
+    let path = match trust {
+        Trust::Roots(path) => path,
+        Trust::Anyone => return Ok(Arc::new(TakeAny { algorithms, checks: true })),
+        Trust::Unchecked => return Ok(Arc::new(TakeAny { algorithms, checks: false })),
     };
     let what = || format!("can't read the roots of --ca {}", path.display());
     let mut roots = RootCertStore::empty();
@@ -83,7 +110,11 @@ fn verifier(ca: Option<&Path>, provider: &Arc<CryptoProvider>) -> Result<Arc<dyn
 
 /// Takes any certificate, for whatever name.
 #[derive(Debug)]
-struct TakeAny(WebPkiSupportedAlgorithms);
+struct TakeAny {
+    algorithms: WebPkiSupportedAlgorithms,
+    /// Whether the server must have the key of its certificate.
+    checks: bool,
+}
 
 impl ServerCertVerifier for TakeAny {
     fn verify_server_cert(
@@ -103,7 +134,11 @@ impl ServerCertVerifier for TakeAny {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0)
+        if self.checks {
+            verify_tls12_signature(message, cert, dss, &self.algorithms)
+        } else {
+            Ok(HandshakeSignatureValid::assertion())
+        }
     }
 
     fn verify_tls13_signature(
@@ -112,10 +147,14 @@ impl ServerCertVerifier for TakeAny {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0)
+        if self.checks {
+            verify_tls13_signature(message, cert, dss, &self.algorithms)
+        } else {
+            Ok(HandshakeSignatureValid::assertion())
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }

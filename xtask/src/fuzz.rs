@@ -46,7 +46,7 @@ const MEMORY_MIB_MAX: u32 = 1024;
 const SMOKE_SECONDS: u64 = 5;
 
 /// Lines of a target's log that are shown when it finds something.
-const LOG_LINES_SHOWN: usize = 40;
+const LOG_LINES_SHOWN: usize = 16;
 
 /// What can be asked of the run.
 #[derive(clap::Args)]
@@ -186,11 +186,12 @@ impl Target<'_> {
     /// Says what was found, where it is, and how to see it again.
     fn report(&self, log: &str, path: &Path) {
         let name = self.name;
-        let lines: Vec<&str> =
-            log.lines().filter(|line| !line.starts_with('#') && !line.starts_with("stat::")).collect();
-        let shown: String = lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..]
-            .iter()
-            .fold(String::new(), |text, line| text + "    " + line + "\n");
+        let lines: Vec<&str> = log.lines().filter(|line| !line.starts_with('#')).collect();
+        // A panic comes with its words first; a hang or too much memory is told at the end.
+        let from = lines.iter().position(|line| line.contains(" panicked at "));
+        let from = from.unwrap_or(lines.len().saturating_sub(LOG_LINES_SHOWN));
+        let shown = lines.iter().skip(from).take(LOG_LINES_SHOWN);
+        let shown = shown.fold(String::new(), |text, line| text + "    " + line + "\n");
         // In one piece: others are running.
         let mut text = format!("{name:>10}  FOUND SOMETHING, the whole log is {}\n{shown}", path.display());
         for input in inputs(log) {
@@ -234,7 +235,7 @@ impl Sum {
                 sum.counters = behind("modules");
             } else if line.starts_with("stat::number_of_executed_units:") {
                 sum.inputs = number(1);
-            } else if line.starts_with('#') {
+            } else if words.contains(&"cov:") {
                 (sum.reached, sum.kept) = (behind("cov:"), behind("corp:"));
             }
         }
@@ -271,6 +272,7 @@ mod tests {
         let log = "INFO: Loaded 1 modules   (4242 inline 8-bit counters): 4242 [0x1, 0x2), \n\
                    #2\tINITED cov: 10 ft: 11 corp: 1/1b exec/s: 0 rss: 30Mb\n\
                    #9000\tDONE   cov: 812 ft: 1500 corp: 77/9Kb lim: 4096 exec/s: 1800 rss: 40Mb\n\
+                   ###### Recommended dictionary. ######\n\
                    stat::number_of_executed_units: 9000\n";
         assert_eq!(Sum::of(log), Sum { counters: 4242, inputs: 9000, reached: 812, kept: 77 });
         let log = "x\nartifact_prefix='t/'; Test unit written to t/crash-0a1b\nBase64: eA==\n";

@@ -18,10 +18,10 @@ fuzz_target!(|text: &str| match Config::parse("file", text) {
         for error in errors.iter() {
             assert!((1..=lines).contains(&error.line), "{error:#}");
         }
-        for shown in [errors.to_string(), format!("{errors:#}")] {
-            // Nothing of the file reaches a terminal as a control sequence.
-            let control = shown.chars().find(|c| c.is_control() && *c != '\n');
-            assert_eq!(control, None, "{shown:?}");
-        }
+        // Nothing of the file reaches a terminal as a control sequence, nor makes a second line of an error.
+        let (short, long) = (errors.to_string(), format!("{errors:#}"));
+        assert_eq!(short.split('\n').count(), errors.len(), "{short:?}");
+        assert_eq!(short.chars().find(|c| c.is_control() && *c != '\n'), None, "{short:?}");
+        assert_eq!(long.chars().find(|c| c.is_control() && !"\n\t".contains(*c)), None, "{long:?}");
     }
 });

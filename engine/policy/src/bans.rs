@@ -1,7 +1,7 @@
 //! Who is shut out: the set that every shard looks into, the book it is made from, and the rules that write in it.
 //!
-//! There is one [`BanBook`] in the process. After each change a [`BanSet`] is taken from it for all shards; that is cheap, since
-//! both share what did not change. What holds, whoever asks:
+//! There is one [`BanBook`] in the process. After each change a [`BanSet`] is taken from it for all shards; that is cheap,
+//! since both share what did not change. What holds, whoever asks:
 //!
 //! - a network that a PROXY header or XCLIENT is taken from can't be banned, nor can one that overlaps it;
 //! - an address of the allow list is never found banned, also where a wider ban covers it;

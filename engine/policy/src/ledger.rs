@@ -2,7 +2,8 @@
 //!
 //! An address and its network have one owner ([`owner`](ringpost_base::owner)), so one ledger answers for both. Of an IPv6
 //! address the first 64 bits count as the address, since a host may choose freely among the rest; where networks are
-//! longer than that, so is the address. With networks of 64 bits, the limits of both kinds count the same hosts. What is not limited makes no entry and costs next to nothing.
+//! longer than that, so is the address. With networks of 64 bits, the limits of both kinds count the same hosts. What is not
+//! limited makes no entry and costs next to nothing.
 //!
 //! - **Rates** are buckets that hold a minute's worth and are refilled evenly: "30 a minute" lets 30 come at once, and then
 //!   one every two seconds. What is refused takes nothing out: who keeps knocking still gets its share.

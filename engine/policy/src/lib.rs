@@ -112,7 +112,8 @@ impl Busy {
 /// Where the mail of a recipient goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
-    /// The addresses: the one that was named, as written but without needless quotes; or those that an alias leads to, each once.
+    /// The addresses: the one that was named, as written but without needless quotes; or those that an alias leads to,
+    /// each once.
     pub addresses: Vec<Box<str>>,
     /// How it was found.
     pub how: Match,

@@ -9,6 +9,7 @@ use crate::check;
 use crate::cli::ConfigFile;
 use crate::control::ban_view;
 use crate::greylist::GreylistFile;
+use crate::lifecycle::log_options;
 use crate::in_force::{InForce, Publisher, Source};
 use crate::nftables::{Change, Mirror};
 use crate::reload::{self, Stamp};
@@ -22,6 +23,7 @@ use ringpost_config::Config;
 use ringpost_dns::Dns;
 use ringpost_net::Ticketing;
 use ringpost_policy::{BanBook, BanError, BanOrder, GreyRecord, OPERATOR};
+use ringpost_runtime::log::LogControl;
 use ringpost_runtime::now;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -65,6 +67,7 @@ pub(crate) struct Keeper {
     pub(crate) options: ConfigFile,
     pub(crate) state: Arc<StateDir>,
     pub(crate) ticketing: Ticketing,
+    pub(crate) log: LogControl,
     pub(crate) descriptors: u64,
     pub(crate) services: Handle,
     pub(crate) book: BanBook,
@@ -311,6 +314,7 @@ impl Keeper {
         let epoch = former.epoch + 1;
         let source = Arc::new(Source { epoch, config, cores, policy, acceptors, dns });
         let bans = Arc::new(self.book.snapshot());
+        self.log.change(log_options(&source.config));
         self.publisher.publish(InForce { source, bans });
         tracing::info!(epoch, "configuration taken up");
         Ok(epoch)

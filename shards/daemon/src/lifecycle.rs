@@ -27,7 +27,7 @@ use ringpost_dns::Dns;
 use ringpost_metrics::Block;
 use ringpost_net::{Group, Ticketing, bind};
 use ringpost_policy::{GreyRecord, GreySecret};
-use ringpost_runtime::log::{self, Format, Level, LogGuard, LogOptions};
+use ringpost_runtime::log::{self, Format, Level, LogControl, LogGuard, LogOptions};
 use ringpost_runtime::{Inbox, Plan, Services, ShardThread, entropy, inbox, mesh, now, preflight, start};
 use ringpost_store::{FilesThread, shard_directories};
 use std::io::IsTerminal;
@@ -56,7 +56,7 @@ pub(crate) fn serve(options: &ConfigFile) -> Result<()> {
     let config = check::load(options)?;
     let descriptors = preflight(plan::cores(&config)?.len())?;
     let guard = start_log(&config)?;
-    let result = run(&config, options, descriptors, since);
+    let result = run(&config, options, guard.control(), descriptors, since);
     match &result {
         Ok(()) => tracing::info!("shutdown complete"),
         Err(error) => tracing::error!(error = format!("{error:#}"), "server failed"),
@@ -75,6 +75,11 @@ fn small_pages() {
 }
 
 fn start_log(config: &Config) -> Result<LogGuard> {
+    log::install(log_options(config)).context("the log can't be started")
+}
+
+/// How a config has the server log.
+pub(crate) fn log_options(config: &Config) -> LogOptions {
     let terminal = std::io::stdout().is_terminal();
     let format = match config.log.format {
         LogFormat::Json => Format::Json,
@@ -89,7 +94,7 @@ fn start_log(config: &Config) -> Result<LogGuard> {
         LogLevel::Debug => Level::DEBUG,
         LogLevel::Trace => Level::TRACE,
     };
-    log::install(LogOptions { format, level, colour: terminal }).context("the log can't be started")
+    LogOptions { format, level, colour: terminal }
 }
 
 /// The running shards, and what watches them.
@@ -112,7 +117,7 @@ struct Foundation {
     keeper: Sender<Request>,
 }
 
-fn run(config: &Config, options: &ConfigFile, descriptors: u64, since: Instant) -> Result<()> {
+fn run(config: &Config, options: &ConfigFile, log: LogControl, descriptors: u64, since: Instant) -> Result<()> {
     let signals = signals::listen()?;
     let mut cores = plan::cores(config)?;
     if let Some(share) = plan::fit_descriptors(&mut cores, descriptors)? {
@@ -147,6 +152,7 @@ fn run(config: &Config, options: &ConfigFile, descriptors: u64, since: Instant) 
         options: options.clone(),
         state: state.clone(),
         ticketing,
+        log,
         descriptors,
         services: services.handle(),
         book,

@@ -271,7 +271,7 @@ fn judge(list: &List, outcome: Outcome) -> Verdict {
         Err(failure) => return Verdict::Unknown(Doubt::Failed(failure)),
     };
     let Records::Ipv4(answers) = &found.records else { return Verdict::NotListed };
-    // By convention what a list says stands in 127.0.0.0/8: RFC 5782 sections 2.1 and 2.3.
+    // By convention what a list says stands in 127.0.0.0/8: RFC 5782 section 2.1 and RFC 5782 section 2.3.
     if let Some(foreign) = answers.iter().find(|answer| !answer.is_loopback()) {
         return Verdict::Unknown(Doubt::Foreign(*foreign));
     }

@@ -2,10 +2,11 @@
 use rustls::client::danger::*;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::*;
-use rustls::{client, ClientConfig, ClientConnection, DigitallySignedStruct, ServerConfig, ServerConnection, SignatureScheme, StreamOwned};
 use std::io::{Read, Write};
 use std::sync::Arc;
+use std::time::*;
 use ringpost_net::{Acceptor, CertificateFiles, Connection, Table, Ticketing, TlsOptions, bind, serve};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 #[derive(Debug)]
 struct Trusting;
 impl ServerCertVerifier for Trusting {
@@ -14,95 +15,61 @@ impl ServerCertVerifier for Trusting {
     fn verify_tls13_signature(&self,_: &[u8],_: &CertificateDer<'_>,_: &DigitallySignedStruct)->std::result::Result<HandshakeSignatureValid, rustls::Error>{Ok(HandshakeSignatureValid::assertion())}
     fn supported_verify_schemes(&self)->Vec<SignatureScheme>{aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()}
 }
-fn cpu() -> f64 { let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime); t.tv_sec as f64*1e6 + t.tv_nsec as f64/1e3 }
+fn pin(cpu: usize) { let mut set = rustix::thread::CpuSet::new(); set.set(cpu); rustix::thread::sched_setaffinity(None, &set).unwrap(); }
 fn main() {
     let dir = std::env::temp_dir().join("tmp_tls_memory");
     let (c,k) = ringpost_net::stored_or_made(&dir, "mx.example.org").ok().unwrap();
-    let chain: Vec<CertificateDer> = vec![pem::PemObject::from_pem_file(&c).unwrap()];
-    let key: PrivateKeyDer = pem::PemObject::from_pem_file(&k).unwrap();
-    let mut sc = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider())).with_safe_default_protocol_versions().unwrap().with_no_client_auth().with_single_cert(chain, key).unwrap();
-    sc.ticketer = aws_lc_rs::Ticketer::new().unwrap(); sc.send_tls13_tickets=1; sc.ignore_client_order = true;
-    let sc = Arc::new(sc);
-    let mut cc = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider())).with_safe_default_protocol_versions().unwrap().dangerous().with_custom_certificate_verifier(Arc::new(Trusting)).with_no_client_auth();
-    cc.resumption = client::Resumption::disabled();
-    let cc = Arc::new(cc);
-    let n = 3000;
-    let mut spent = 0.0;
-    for _ in 0..n {
-        let mut client = Box::new(ClientConnection::new(cc.clone(), ServerName::try_from("mx.example.org").unwrap()).unwrap());
-        let a = cpu();
-        let mut server = Box::new(ServerConnection::new(sc.clone()).unwrap());
-        spent += cpu()-a;
-        while client.wants_write() || server.wants_write() {
-            let mut w = Vec::new(); while client.wants_write() { client.write_tls(&mut w).unwrap(); }
-            let a = cpu();
-            let mut r=&w[..]; while !r.is_empty() { server.read_tls(&mut r).unwrap(); server.process_new_packets().unwrap(); }
-            let mut w = Vec::new(); while server.wants_write() { server.write_tls(&mut w).unwrap(); }
-            spent += cpu()-a;
-            let mut r=&w[..]; while !r.is_empty() { client.read_tls(&mut r).unwrap(); client.process_new_packets().unwrap(); }
-        }
-        let a = cpu(); drop(server); spent += cpu()-a;
-    }
-    println!("bare: {:.1} us", spent / n as f64);
+    let cc = Arc::new(ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider())).with_safe_default_protocol_versions().unwrap().dangerous().with_custom_certificate_verifier(Arc::new(Trusting)).with_no_client_auth());
+    let mut hello = Vec::new();
+    let mut cl = ClientConnection::new(cc.clone(), ServerName::try_from("mx.example.org").unwrap()).unwrap();
+    while cl.wants_write() { cl.write_tls(&mut hello).unwrap(); }
     let options = TlsOptions { certificates: vec![CertificateFiles{cert:c,key:k,ocsp:None}], ..TlsOptions::default() };
     let acceptor = Acceptor::all(&options, &Ticketing::new().ok().unwrap(), 1).ok().unwrap().remove(0);
-    for tls in [true, false, true, false] {
-        {
-        let l = std::net::TcpListener::bind("127.0.0.1:0").unwrap(); let address = l.local_addr().unwrap(); let sc = sc.clone();
-        let server = std::thread::spawn(move || { 
-            core_pin();
-            let a = cpu();
-            for _ in 0..n { let (s,_) = l.accept().unwrap(); s.set_nodelay(true).unwrap();
-              if tls { let mut st = StreamOwned::new(ServerConnection::new(sc.clone()).unwrap(), s); if st.write_all(b"x").is_ok() { let _ = st.flush(); let _ = st.read(&mut [0;9]); st.conn.send_close_notify(); let _ = st.flush(); let _ = st.conn.write_tls(&mut st.sock); } }
-              else { let mut s = s; let _ = s.write_all(b"x"); let _ = s.read(&mut [0;9]); } }
-            println!("bare-{} per connection {:.1} us", if tls {"tls"} else {"plain"}, (cpu()-a)/n as f64);
-        });
-        clients(address, tls, n, &cc);
-        server.join().unwrap();
-        }
-        let g = bind("127.0.0.1:0".parse().unwrap(), 1).ok().unwrap();
-        let address = g.address();
-        let bound = g.listen_all(None).ok().unwrap().remove(0);
-        let board = ringpost_control::Board::new(1);
-        let seat = board.seat(ringpost_base::ShardId(0)).unwrap();
-        let (ended, _) = crossbeam::channel::unbounded();
-        let block = Arc::new(ringpost_metrics::Block::new());
-        block.raise(ringpost_metrics::Gauge::SessionsOpen, 1);
-        let plan = ringpost_runtime::Plan { shard: ringpost_base::ShardId(0), cpu: 0, block, seat, ended };
-        let acceptor = acceptor.clone();
-        let thread = ringpost_runtime::start(plan, move |mut shard| async move {
-            let table = Table::new();
-            ringpost_runtime::spawn_vital(table.clone().keep_swept());
-            let t2 = table.clone();
+    let gs = [bind("127.0.0.1:0".parse().unwrap(), 1).ok().unwrap(), bind("127.0.0.1:0".parse().unwrap(), 1).ok().unwrap()];
+    let addresses = [gs[0].address(), gs[1].address()];
+    let bounds: Vec<_> = gs.into_iter().map(|g| g.listen_all(None).ok().unwrap().remove(0)).collect();
+    let board = ringpost_control::Board::new(1);
+    let seat = board.seat(ringpost_base::ShardId(0)).unwrap();
+    let (ended, _) = crossbeam::channel::unbounded();
+    let block = Arc::new(ringpost_metrics::Block::new());
+    block.raise(ringpost_metrics::Gauge::SessionsOpen, 1);
+    let plan = ringpost_runtime::Plan { shard: ringpost_base::ShardId(0), cpu: 0, block, seat, ended };
+    let _thread = ringpost_runtime::start(plan, move |mut shard| async move {
+        let table = Table::new();
+        ringpost_runtime::spawn_vital(table.clone().keep_swept());
+        for (at, bound) in bounds.into_iter().enumerate() {
+            let t2 = table.clone(); let acceptor = acceptor.clone();
             let take = move |mut connection: Connection| { let acceptor = acceptor.clone(); ringpost_runtime::spawn("s", async move {
-                connection.allow(std::time::Duration::from_secs(10), false);
-                if tls { if connection.open_secure(&acceptor).await.is_err() { return } }
-                if connection.send(&mut b"x".to_vec()).await.is_err() { return }
-                let _ = connection.feed(true, |i| (i.len(), Some(()))).await;
-                connection.close(false).await;
+                connection.allow(std::time::Duration::from_secs(60), true);
+                if at == 0 { let _ = connection.open_secure(&acceptor).await; return }
+                loop { if connection.feed(true, |i| (i.len(), Some(()))).await.is_err() { return }
+                connection.send(&mut b"x".to_vec()).await.ok(); }
             })};
-            let a = cpu();
-            let stopped = async { while !shard.seat.changed().await.phase.is_final() {} };
-            serve(bound, t2, shard.block, take, stopped).await;
-            println!("{} per connection {:.1} us", if tls {"tls"} else {"plain"}, (cpu()-a)/n as f64);
-        }).ok().unwrap();
-        clients(address, tls, n, &cc);
-        board.publish_phase(ringpost_control::Phase::Draining);
-        thread.join().ok().unwrap();
-    }
-}
-
-fn core_pin() { let mut set = rustix::thread::CpuSet::new(); set.set(0); rustix::thread::sched_setaffinity(None, &set).unwrap(); }
-fn clients(address: std::net::SocketAddr, tls: bool, n: i32, cc: &Arc<ClientConfig>) {
-        let mut clients = Vec::new();
-        for t in 0..4 { let cc = cc.clone(); clients.push(std::thread::spawn(move || for _ in 0..n/4 { let _ = t;
-            let s = std::net::TcpStream::connect(address).unwrap();
-            s.set_nodelay(true).unwrap();
-            if tls {
-                let mut st = StreamOwned::new(ClientConnection::new(cc.clone(), ServerName::try_from("mx.example.org").unwrap()).unwrap(), s);
-                st.read_exact(&mut [0]).unwrap(); st.write_all(b"q").unwrap(); 
-                let _ = st.read(&mut [0;9]);
-            } else { let mut st = s; st.read_exact(&mut [0]).unwrap(); st.write_all(b"q").unwrap(); let _ = st.read(&mut [0;9]); }
-        })); }
-        for c in clients { c.join().unwrap(); }
+            ringpost_runtime::spawn_vital(serve(bound, t2, shard.block.clone(), take, std::future::pending::<()>()));
+        }
+        while !shard.seat.changed().await.phase.is_final() {}
+    }).ok().unwrap();
+    pin(1);
+    let count: usize = std::env::args().nth(1).unwrap().parse().unwrap();
+    let done = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let d2 = done.clone();
+    std::thread::spawn(move || { 
+        let mut open: std::collections::VecDeque<std::net::TcpStream> = Default::default();
+        let mut b = vec![0; 8192];
+        loop {
+            while open.len() < count { let mut s = std::net::TcpStream::connect(addresses[0]).unwrap(); s.write_all(&hello).unwrap(); open.push_back(s); }
+            let mut s = open.pop_front().unwrap();
+            if s.read(&mut b).unwrap_or(0) > 0 { d2.fetch_add(1, std::sync::atomic::Ordering::Relaxed); }
+            socket2::SockRef::from(&s).set_linger(Some(Duration::ZERO)).unwrap();
+        }
+    });
+    std::thread::sleep(Duration::from_secs(1));
+    let mut s = std::net::TcpStream::connect(addresses[1]).unwrap(); s.set_nodelay(true).unwrap();
+    let mut lat = Vec::new();
+    let (t0, c0) = (Instant::now(), done.load(std::sync::atomic::Ordering::Relaxed));
+    while t0.elapsed() < Duration::from_secs(4) { let a = Instant::now(); s.write_all(b"y").unwrap(); s.read_exact(&mut [0]).unwrap(); lat.push(a.elapsed()); std::thread::sleep(Duration::from_millis(5)); }
+    let rate = (done.load(std::sync::atomic::Ordering::Relaxed)-c0) as f64 / t0.elapsed().as_secs_f64();
+    lat.sort();
+    println!("flood of {count}: {rate:.0} handshakes/s; plaintext p50 {:?} p99 {:?} max {:?} n {}", lat[lat.len()/2], lat[lat.len()*99/100], lat.last().unwrap(), lat.len());
+    std::process::exit(0);
 }

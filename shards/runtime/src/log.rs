@@ -15,7 +15,7 @@
 //!   when one is handed over (20 ms, or 32 KiB), not per event.
 //!
 //! What it refuses: spans (only events are recorded; ids travel as fields), files and rotation (who runs the server
-//! does that with its standard output), changing the level at run time, filtering by target.
+//! does that with its standard output), filtering by target.
 //!
 //! ```
 //! use ringpost_runtime::log;
@@ -40,6 +40,7 @@ pub use writer::dropped_lines;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tracing::level_filters::LevelFilter;
@@ -80,9 +81,49 @@ pub struct LogOptions {
 pub fn install(options: LogOptions) -> io::Result<LogGuard> {
     let sink = Arc::new(writer::Sink::new(writer::QUEUE_MAX));
     let thread = writer::start(&sink, writer::Output::Stdout)?;
-    let guard = LogGuard { sink: Arc::clone(&sink), thread: Some(thread) };
-    tracing::subscriber::set_global_default(Log { options, sink }).map_err(io::Error::other)?;
+    let control = LogControl::new(options);
+    let guard = LogGuard { sink: Arc::clone(&sink), thread: Some(thread), control: control.clone() };
+    tracing::subscriber::set_global_default(Log { control, sink }).map_err(io::Error::other)?;
     Ok(guard)
+}
+
+/// Changes how the process logs, while it does.
+#[derive(Clone)]
+pub struct LogControl(Arc<AtomicU8>);
+
+impl LogControl {
+    fn new(options: LogOptions) -> Self {
+        Self(Arc::new(AtomicU8::new(pack(options))))
+    }
+
+    /// Logs by other options from the next event on.
+    pub fn change(&self, options: LogOptions) {
+        self.0.store(pack(options), Relaxed);
+        // The facade remembers for each place in the code whether it is of interest.
+        tracing::callsite::rebuild_interest_cache();
+    }
+
+    fn options(&self) -> LogOptions {
+        unpack(self.0.load(Relaxed))
+    }
+}
+
+const LEVELS: [Level; 5] = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
+const TEXT: u8 = 1 << 3;
+const COLOUR: u8 = 1 << 4;
+
+/// The options in one word, which every event reads.
+fn pack(options: LogOptions) -> u8 {
+    let level = LEVELS.iter().position(|level| *level == options.level).unwrap_or_default() as u8;
+    level | u8::from(options.format == Format::Text) * TEXT | u8::from(options.colour) * COLOUR
+}
+
+fn unpack(word: u8) -> LogOptions {
+    LogOptions {
+        format: if word & TEXT == 0 { Format::Json } else { Format::Text },
+        level: LEVELS.get(usize::from(word % TEXT)).copied().unwrap_or(Level::TRACE),
+        colour: word & COLOUR != 0,
+    }
 }
 
 /// Keeps the log going. Dropped (or [`finish`](Self::finish)ed) after every other thread has ended, it writes out what
@@ -91,9 +132,15 @@ pub fn install(options: LogOptions) -> io::Result<LogGuard> {
 pub struct LogGuard {
     sink: Arc<writer::Sink>,
     thread: Option<JoinHandle<()>>,
+    control: LogControl,
 }
 
 impl LogGuard {
+    /// What changes the log while it runs.
+    pub fn control(&self) -> LogControl {
+        self.control.clone()
+    }
+
     /// Writes out this thread's lines and those handed over by others, and ends the writer thread. Gives up after one
     /// second if standard output doesn't take them. Lines logged afterwards are dropped.
     pub fn finish(self) {}
@@ -119,13 +166,13 @@ impl Drop for LogGuard {
 
 /// The subscriber: decides by level, and formats.
 struct Log {
-    options: LogOptions,
+    control: LogControl,
     sink: Arc<writer::Sink>,
 }
 
 impl Log {
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= self.options.level
+        metadata.is_event() && *metadata.level() <= self.control.options().level
     }
 }
 
@@ -135,7 +182,7 @@ impl Subscriber for Log {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(LevelFilter::from_level(self.options.level))
+        Some(LevelFilter::from_level(self.control.options().level))
     }
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -143,7 +190,7 @@ impl Subscriber for Log {
     }
 
     fn event(&self, event: &Event<'_>) {
-        local::record(&self.options, &self.sink, event);
+        local::record(&self.control.options(), &self.sink, event);
     }
 
     // Spans are disabled in `wants`, so none of these is called with a span of ours.

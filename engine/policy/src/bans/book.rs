@@ -90,8 +90,8 @@ impl BanBook {
         self.remove_those(|book, network| book.protection(network).is_some())
     }
 
-    /// Says which networks are never banned from now on, instead of those said before. Returns the bans that had to go since the
-    /// list covers all they have. A ban that is wider than what is allowed stays, and spares that.
+    /// Says which networks are never banned from now on, instead of those said before. Returns the bans that had to go since
+    /// the list covers all they have. A ban that is wider than what is allowed stays, and spares that.
     pub fn allow(&mut self, networks: Vec<Network>) -> Vec<Arc<Ban>> {
         self.set.allowed = Arc::new(Networks::new(networks));
         self.remove_those(|book, network| book.set.allowed.covering(network).is_some())

@@ -121,7 +121,10 @@ mod tests {
 
         /// A client that keeps to the rate is never refused.
         #[test]
-        fn who_keeps_to_the_rate_is_never_refused(per_minute in 1_u64..5000, jitter in prop::collection::vec(0_u64..SECOND, 1..200)) {
+        fn who_keeps_to_the_rate_is_never_refused(
+            per_minute in 1_u64..5000,
+            jitter in prop::collection::vec(0_u64..SECOND, 1..200),
+        ) {
             let rate = Rate::per_minute(per_minute);
             let (mut now, mut bucket) = (SECOND, FULL);
             for late in jitter {

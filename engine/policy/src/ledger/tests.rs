@@ -291,11 +291,13 @@ proptest! {
                     let client = IpAddr::from([192, 0, 2, n]);
                     let keys = [(Scope::Address, Network::single(client)), (Scope::Network, current.networks.of(client))];
                     let most = [current.connections_per_ip, current.connections_per_network];
-                    let fits = keys.iter().zip(most).all(|((scope, key), most)| most.is_none_or(|most| model.of(*scope, *key) < most));
+                    let has_room = |(scope, key): &(Scope, Network), most| model.of(*scope, *key) < most;
+                    let fits = keys.iter().zip(most).all(|(key, most)| most.is_none_or(|most| has_room(key, most)));
                     let opened = ledger.open(client, at(now));
                     prop_assert_eq!(opened.is_ok(), fits);
                     if let Ok(counted) = opened {
-                        let counts: Vec<_> = keys.into_iter().zip(most).filter(|(_, most)| most.is_some()).map(|(key, _)| key).collect();
+                        let limited = keys.into_iter().zip(most).filter(|(_, most)| most.is_some());
+                        let counts: Vec<_> = limited.map(|(key, _)| key).collect();
                         counts.iter().for_each(|key| *model.open.entry(*key).or_default() += 1);
                         held.push((counted, counts));
                     }
@@ -318,7 +320,8 @@ proptest! {
                 let found = ledger.table.find(&Key { network: *network, scope: *scope }).map_or(0, Slot::open);
                 prop_assert_eq!(found, *open, "{:?} {}", scope, network);
             }
-            prop_assert_eq!(ledger.totals().connections, held.iter().filter(|(counted, _)| !counted.is_nothing()).count() as u64);
+            let counting = held.iter().filter(|(counted, _)| !counted.is_nothing()).count();
+            prop_assert_eq!(ledger.totals().connections, counting as u64);
         }
         held.into_iter().for_each(|(counted, _)| ledger.close(counted));
         now += 2 * MINUTE;

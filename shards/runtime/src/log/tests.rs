@@ -42,7 +42,9 @@ const TEXT: LogOptions = LogOptions { format: Format::Text, level: Level::INFO, 
 fn log_to(page: &Page, options: LogOptions, chunks_max: usize) -> (tracing::Dispatch, LogGuard) {
     let sink = Arc::new(Sink::new(chunks_max));
     let thread = start(&sink, Output::Test(Box::new(page.clone()))).expect("a thread");
-    (tracing::Dispatch::new(Log { options, sink: Arc::clone(&sink) }), LogGuard { sink, thread: Some(thread) })
+    let control = LogControl::new(options);
+    let guard = LogGuard { sink: Arc::clone(&sink), thread: Some(thread), control: control.clone() };
+    (tracing::Dispatch::new(Log { control, sink }), guard)
 }
 
 /// The lines that `f` logs, on a thread of its own named "main" and perhaps of a shard.
@@ -268,9 +270,19 @@ fn a_reader_that_goes_away_ends_the_writing_and_nothing_else() {
     let sink = Arc::new(Sink::new(8));
     let thread = start(&sink, Output::Test(Box::new(Gone))).expect("a thread");
     let before = dropped_lines();
-    let log = Log { options: JSON, sink: Arc::clone(&sink) };
+    let log = Log { control: LogControl::new(JSON), sink: Arc::clone(&sink) };
     tracing::subscriber::with_default(log, || tracing::info!("to nobody"));
     drop(LogGuard { sink, thread: Some(thread) });
     assert_eq!(dropped_lines() - before, 1);
     assert!(take_dropped() >= 1, "left to whoever asks");
+}
+
+#[test]
+fn options_survive_their_packing() {
+    for level in LEVELS {
+        for (format, colour) in [(Format::Json, false), (Format::Text, false), (Format::Text, true)] {
+            let back = unpack(pack(LogOptions { format, level, colour }));
+            assert_eq!((back.level, back.format, back.colour), (level, format, colour));
+        }
+    }
 }

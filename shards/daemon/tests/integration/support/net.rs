@@ -8,7 +8,10 @@ use std::time::Duration;
 /// How long the admin listener may take to answer.
 const HTTP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// The state of a listening socket in /proc/net/tcp.
+/// The TCP sockets of the thread's network, which may be another than the process's.
+const TCP_TABLE: &str = "/proc/thread-self/net/tcp";
+
+/// The state of a listening socket in that table.
 const LISTENING: &str = "0A";
 
 /// An address in 127.0.0.0/8 that nothing else uses, of which no client's own port can take anything away: clients
@@ -31,7 +34,7 @@ pub(crate) fn free_port(address: Ipv4Addr) -> SocketAddr {
 pub(crate) fn listening_sockets(address: SocketAddr) -> usize {
     let SocketAddr::V4(address) = address else { return 0 };
     let wanted = as_in_proc(address);
-    let table = std::fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp");
+    let table = std::fs::read_to_string(TCP_TABLE).expect(TCP_TABLE);
     let rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
     rows.filter(|row| row.len() > 3 && row[1] == wanted && row[3] == LISTENING).count()
 }

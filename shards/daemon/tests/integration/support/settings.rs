@@ -19,6 +19,8 @@ enum Cores {
 struct Listener {
     name: String,
     tls: String,
+    /// Further lines.
+    lines: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -26,6 +28,8 @@ struct Domain {
     name: String,
     recipients: String,
     path: String,
+    /// Further lines.
+    lines: Vec<String>,
 }
 
 /// A config file to be. The default: one core, one listener with STARTTLS, and a Maildir for every recipient of
@@ -37,6 +41,8 @@ pub(crate) struct Settings {
     domains: Vec<Domain>,
     /// Lines by section.
     sections: BTreeMap<String, Vec<String>>,
+    /// Entries of arrays of tables, as text.
+    entries: Vec<String>,
     lone_core: usize,
 }
 
@@ -50,6 +56,7 @@ impl Default for Settings {
             listeners: Vec::new(),
             domains: Vec::new(),
             sections: BTreeMap::new(),
+            entries: Vec::new(),
             lone_core,
         };
         // Segments are written with zeros before they are used: small ones spare the disk of whoever runs the tests.
@@ -71,22 +78,49 @@ impl Settings {
 
     /// Adds a line to a section; a line with the same key takes the place of an earlier one.
     pub(crate) fn set(mut self, section: &str, line: &str) -> Self {
-        let key = |line: &str| line.split('=').next().map(|key| key.trim().to_owned());
-        let lines = self.sections.entry(section.to_owned()).or_default();
-        lines.retain(|old| key(old) != key(line));
-        lines.push(line.to_owned());
+        set_line(self.sections.entry(section.to_owned()).or_default(), line);
+        self
+    }
+
+    /// Adds an entry to an array of tables, such as `screen.list`.
+    pub(crate) fn entry(mut self, array: &str, lines: &[&str]) -> Self {
+        self.entries.push(format!("[[{array}]]\n{}\n", lines.join("\n")));
+        self
+    }
+
+    /// Takes all entries of arrays of tables away.
+    pub(crate) fn without_entries(mut self) -> Self {
+        self.entries.clear();
         self
     }
 
     /// Adds a listener, on an address of its own.
     pub(crate) fn listener(mut self, name: &str, tls: &str) -> Self {
-        self.listeners.push(Listener { name: name.to_owned(), tls: tls.to_owned() });
+        self.listeners.push(Listener { name: name.to_owned(), tls: tls.to_owned(), lines: Vec::new() });
+        self
+    }
+
+    /// Adds a line to the last listener, the usual one if there is no other.
+    pub(crate) fn listener_line(mut self, line: &str) -> Self {
+        if self.listeners.is_empty() {
+            self = self.listener("mx", "starttls");
+        }
+        let last = self.listeners.last_mut().expect("there is one");
+        set_line(&mut last.lines, line);
         self
     }
 
     /// Adds a domain with a Maildir target of its own. `recipients` is TOML: `"any"` with its quotes, or a list.
     pub(crate) fn domain(mut self, name: &str, recipients: &str, path: &str) -> Self {
-        self.domains.push(Domain { name: name.to_owned(), recipients: recipients.to_owned(), path: path.to_owned() });
+        let (name, recipients, path) = (name.to_owned(), recipients.to_owned(), path.to_owned());
+        self.domains.push(Domain { name, recipients, path, lines: Vec::new() });
+        self
+    }
+
+    /// Adds a line to the last domain.
+    pub(crate) fn domain_line(mut self, line: &str) -> Self {
+        let last = self.domains.last_mut().expect("there is one");
+        set_line(&mut last.lines, line);
         self
     }
 
@@ -120,19 +154,29 @@ impl Settings {
         for (section, lines) in &sections {
             put(&mut out, format_args!("[{section}]\n{}\n", lines.join("\n")));
         }
-        let usual = [Listener { name: "mx".into(), tls: "starttls".into() }];
+        let usual = [Listener { name: "mx".into(), tls: "starttls".into(), lines: Vec::new() }];
         let listeners = if self.listeners.is_empty() { usual.as_slice() } else { &self.listeners };
-        for (Listener { name, tls }, address) in listeners.iter().zip(smtp) {
-            put(&mut out, format_args!("[[listener]]\nname = \"{name}\"\nkind = \"mx\"\n"));
+        for (Listener { name, tls, lines }, address) in listeners.iter().zip(smtp) {
+            put(&mut out, format_args!("[[listener]]\nname = \"{name}\"\n{}\n", lines.join("\n")));
             put(&mut out, format_args!("address = [\"{address}\"]\ntls = \"{tls}\"\n"));
         }
-        for Domain { name, recipients, path } in &self.domains {
+        for entry in &self.entries {
+            out.push_str(entry);
+        }
+        for Domain { name, recipients, path, lines } in &self.domains {
             put(&mut out, format_args!("[[domain]]\nname = \"{name}\"\nrecipients = {recipients}\n"));
-            put(&mut out, format_args!("target = \"{name}\"\n"));
+            put(&mut out, format_args!("target = \"{name}\"\n{}\n", lines.join("\n")));
             put(&mut out, format_args!("[[target]]\nname = \"{name}\"\nkind = \"maildir\"\npath = \"{path}\"\n"));
         }
         out
     }
+}
+
+/// Adds a line; one with the same key takes the place of an earlier one.
+fn set_line(lines: &mut Vec<String>, line: &str) {
+    let key = |line: &str| line.split('=').next().map(|key| key.trim().to_owned());
+    lines.retain(|old| key(old) != key(line));
+    lines.push(line.to_owned());
 }
 
 fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
