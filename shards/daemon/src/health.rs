@@ -1,24 +1,26 @@
 //! Whether the server is well, and why not: read from the shards' numbers.
 
-use crate::plan::Core;
+use crate::in_force::Publisher;
 use ringpost_metrics::{Block, Gauge};
 use std::sync::Arc;
 
 /// What is watched.
 #[derive(Clone)]
 pub(crate) struct Health {
-    watched: Vec<(Core, Arc<Block>)>,
+    publisher: Arc<Publisher>,
+    blocks: Vec<Arc<Block>>,
 }
 
 impl Health {
-    pub(crate) fn new(cores: &[Core], blocks: &[Arc<Block>]) -> Self {
-        Self { watched: cores.iter().cloned().zip(blocks.iter().cloned()).collect() }
+    pub(crate) fn new(publisher: Arc<Publisher>, blocks: &[Arc<Block>]) -> Self {
+        Self { publisher, blocks: blocks.to_vec() }
     }
 
     /// Why the server is degraded; nothing if it is well.
     pub(crate) fn reasons(&self) -> Vec<String> {
         let mut reasons = Vec::new();
-        for (core, block) in &self.watched {
+        let source = self.publisher.current().source;
+        for (core, block) in source.cores.iter().zip(&self.blocks) {
             let shard = core.shard;
             if block.gauge(Gauge::SpoolFailing) > 0 {
                 reasons.push(format!("shard {shard}: the spool can't be written, mail is refused with 451 or 452"));

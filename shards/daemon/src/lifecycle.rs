@@ -161,7 +161,7 @@ fn run(config: &Config, options: &ConfigFile, log: LogControl, descriptors: u64,
         requests,
     }
     .start(keeper.clone())?;
-    let health = Health::new(&cores, &blocks);
+    let health = Health::new(publisher.clone(), &blocks);
     let foundation = Foundation { state, publisher, board, blocks, health, secret: stored.secret, keeper };
     let outcome = serve_on(&foundation, groups, stored.records, &services, &signals, since);
     running.stop();

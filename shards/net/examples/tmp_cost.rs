@@ -59,7 +59,7 @@ fn main() {
         loop {
             while open.len() < count { let mut s = std::net::TcpStream::connect(addresses[0]).unwrap(); s.write_all(&hello).unwrap(); open.push_back(s); }
             let mut s = open.pop_front().unwrap();
-            if s.read(&mut b).unwrap_or(0) > 0 { d2.fetch_add(1, std::sync::atomic::Ordering::Relaxed); }
+            let t = Instant::now(); let r = s.read(&mut b); if t.elapsed() > Duration::from_millis(50) || !matches!(r, Ok(1..)) { println!("slow {:?} {r:?}", t.elapsed()); } if r.unwrap_or(0) > 0 { d2.fetch_add(1, std::sync::atomic::Ordering::Relaxed); }
             socket2::SockRef::from(&s).set_linger(Some(Duration::ZERO)).unwrap();
         }
     });

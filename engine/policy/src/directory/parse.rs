@@ -288,7 +288,8 @@ fn is_pattern(name: &str) -> bool {
 /// What to say where more follows a name.
 fn beyond(name: &str, words: &Words<'_>) -> String {
     let rest = words.rest();
-    let guess = rest.strip_prefix('=').map(|targets| format!("; did you mean \"{name}: {}\"?", targets.trim()));
+    let guess = rest.strip_prefix('=').map(|targets| format!("{name}: {}", targets.trim()));
+    let guess = guess.map(|guess| format!("; did you mean {guess:?}?"));
     let guess = guess.unwrap_or_else(|| "; an alias has a \":\" behind its name".to_owned());
     format!("more than one name in a line{guess}")
 }

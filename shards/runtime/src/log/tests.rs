@@ -272,7 +272,7 @@ fn a_reader_that_goes_away_ends_the_writing_and_nothing_else() {
     let before = dropped_lines();
     let log = Log { control: LogControl::new(JSON), sink: Arc::clone(&sink) };
     tracing::subscriber::with_default(log, || tracing::info!("to nobody"));
-    drop(LogGuard { sink, thread: Some(thread) });
+    drop(LogGuard { sink, thread: Some(thread), control: LogControl::new(JSON) });
     assert_eq!(dropped_lines() - before, 1);
     assert!(take_dropped() >= 1, "left to whoever asks");
 }

@@ -3,7 +3,7 @@
 use super::maildir::Maildir;
 use super::metrics::Metrics;
 use super::net::{free_port, http_get, listening_sockets, own_address};
-use super::programs::Guarded;
+use super::programs::{Finished, Guarded, run};
 use super::settings::Settings;
 use super::{PATIENCE, eventually, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
@@ -146,6 +146,19 @@ impl Server {
     /// Lets the next start have other settings.
     pub(crate) fn change(&mut self, change: impl FnOnce(Settings) -> Settings) {
         self.settings = change(self.settings.clone());
+    }
+
+    /// Changes the config file of the running server, which it reads when it is told to.
+    pub(crate) fn reconfigure(&mut self, change: impl FnOnce(Settings) -> Settings) {
+        self.change(change);
+        self.home.configure(&self.settings);
+    }
+
+    /// Runs a command of the binary that talks to the running server, such as `ban list`.
+    pub(crate) fn tell(&self, arguments: &[&str]) -> Finished {
+        let mut command = Command::new(BINARY);
+        command.args(arguments).arg("--config").arg(self.home.path().join("ringpost.toml"));
+        run(command.current_dir(self.home.path()), "")
     }
 
     pub(crate) fn id(&self) -> u32 {

@@ -88,12 +88,6 @@ impl Settings {
         self
     }
 
-    /// Takes all entries of arrays of tables away.
-    pub(crate) fn without_entries(mut self) -> Self {
-        self.entries.clear();
-        self
-    }
-
     /// Adds a listener, on an address of its own.
     pub(crate) fn listener(mut self, name: &str, tls: &str) -> Self {
         self.listeners.push(Listener { name: name.to_owned(), tls: tls.to_owned(), lines: Vec::new() });

@@ -18,9 +18,9 @@ impl Reply {
     }
 }
 
-/// A connection.
-pub(crate) struct Client {
-    stream: BufReader<TcpStream>,
+/// A connection, in the clear or inside TLS.
+pub(crate) struct Client<S = TcpStream> {
+    stream: BufReader<S>,
     /// Replies read, by first digit.
     pub(crate) classes: [u64; 6],
 }
@@ -35,7 +35,7 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).expect("a read timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a write timeout");
         stream.set_nodelay(true).expect("no delay");
-        Self { stream: BufReader::new(stream), classes: [0; 6] }
+        Self::over(stream)
     }
 
     /// Connects, takes the banner, says EHLO.
@@ -44,6 +44,23 @@ impl Client {
         client.expect(220);
         client.say("EHLO client.example.org", 250);
         client
+    }
+
+    /// The bare connection.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream.into_inner()
+    }
+}
+
+impl<S: Read + Write> Client<S> {
+    /// Speaks over a stream whose timeouts are set.
+    pub(crate) fn over(stream: S) -> Self {
+        Self { stream: BufReader::new(stream), classes: [0; 6] }
+    }
+
+    /// What it speaks over.
+    pub(crate) fn stream(&self) -> &S {
+        self.stream.get_ref()
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
@@ -137,11 +154,6 @@ impl Client {
         let mut rest = Vec::new();
         self.stream.read_to_end(&mut rest).expect("an orderly end");
         assert!(rest.is_empty(), "more was said: {:?}", String::from_utf8_lossy(&rest));
-    }
-
-    /// The bare connection.
-    pub(crate) fn into_stream(self) -> TcpStream {
-        self.stream.into_inner()
     }
 }
 
