@@ -2,7 +2,7 @@
 //!
 //! On disk an envelope is a version byte and then, in order: id (16 bytes), time of arrival (8, little endian), flags
 //! (1), session text, client address text, HELO name, sender, the envelope id if the flags say so, the number of
-//! recipients (4) and each recipient: its bits (1), its address, and its original address if the bits say so. Every
+//! recipients (4) and each recipient: its bits (1), its address, and, if the bits say so, its original address and its mailbox. Every
 //! text is its length (4, little endian) and its UTF-8 bytes. A new field is a new version; old versions stay readable:
 //! in version 1 there were the first two flags, no envelope id, and of a recipient the address only.
 
@@ -26,8 +26,10 @@ const FLAGS_1: u8 = FLAG_UTF8 | FLAG_EIGHT_BIT;
 
 /// Of a recipient: an original address follows. The lower bits are its `Notify`.
 const BIT_ORIGINAL: u8 = 0x80;
+/// Of a recipient: a mailbox follows.
+const BIT_MAILBOX: u8 = 0x40;
 
-const _: () = assert!(Notify::ALL & BIT_ORIGINAL == 0);
+const _: () = assert!(Notify::ALL & (BIT_ORIGINAL | BIT_MAILBOX) == 0);
 
 /// Longest text of a stored envelope; a longer one is damage, not data.
 const TEXT_MAX: usize = 4096;
@@ -75,28 +77,38 @@ pub struct Recipient {
     pub original: Option<Box<str>>,
     /// NOTIFY= of RCPT: when the sender wants a report.
     pub notify: Notify,
+    /// The address of the mailbox that it is kept in, where that is another: without the detail of a subaddress.
+    pub mailbox: Option<Box<str>>,
 }
 
 impl Recipient {
+    /// The address of the mailbox that it is kept in.
+    pub fn kept_in(&self) -> &str {
+        self.mailbox.as_ref().unwrap_or(&self.address)
+    }
+
     /// A recipient of whom nothing else was said.
     pub fn new(address: impl Into<Box<str>>) -> Self {
-        Self { address: address.into(), original: None, notify: Notify::default() }
+        Self { address: address.into(), original: None, notify: Notify::default(), mailbox: None }
     }
 
     fn encode(&self, out: &mut Vec<u8>) {
-        out.push(self.notify.bits() | if self.original.is_some() { BIT_ORIGINAL } else { 0 });
-        put_text(&self.address, out);
-        if let Some(original) = &self.original {
-            put_text(original, out);
+        let original = if self.original.is_some() { BIT_ORIGINAL } else { 0 };
+        let mailbox = if self.mailbox.is_some() { BIT_MAILBOX } else { 0 };
+        out.push(self.notify.bits() | original | mailbox);
+        for text in [Some(&self.address), self.original.as_ref(), self.mailbox.as_ref()].into_iter().flatten() {
+            put_text(text, out);
         }
     }
 
     fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let [bits] = reader.take()?;
-        let notify = Notify::from_bits(bits & !BIT_ORIGINAL).ok_or(DecodeError("unknown bits of a recipient"))?;
+        let notify = Notify::from_bits(bits & !(BIT_ORIGINAL | BIT_MAILBOX));
+        let notify = notify.ok_or(DecodeError("unknown bits of a recipient"))?;
         let address = reader.text()?;
         let original = if bits & BIT_ORIGINAL != 0 { Some(reader.text()?) } else { None };
-        Ok(Self { address, original, notify })
+        let mailbox = if bits & BIT_MAILBOX != 0 { Some(reader.text()?) } else { None };
+        Ok(Self { address, original, notify, mailbox })
     }
 }
 
@@ -225,7 +237,7 @@ pub(crate) mod tests {
 
     fn recipient(address: &str, original: Option<&str>, bits: u8) -> Recipient {
         let notify = Notify::from_bits(bits).expect("bits");
-        Recipient { address: address.into(), original: original.map(Into::into), notify }
+        Recipient { address: address.into(), original: original.map(Into::into), notify, mailbox: None }
     }
 
     pub(crate) fn example() -> Envelope {

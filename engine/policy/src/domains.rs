@@ -74,6 +74,10 @@ impl Home {
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
+
+    pub(crate) fn separator(&self) -> Option<char> {
+        self.separator
+    }
 }
 
 pub(crate) const POSTMASTER: &str = "postmaster";

@@ -210,6 +210,19 @@ impl Policy {
         Ok(Served { addresses, how: found.how })
     }
 
+    /// The address of the mailbox that one of our addresses is kept in, where that is another: the same without its detail
+    /// (RFC 5233 section 4), unless the whole local part is a mailbox of its own.
+    pub fn mailbox(&self, address: &str) -> Option<Box<str>> {
+        let (local, domain) = address.rsplit_once('@')?;
+        let home = self.domains.home(domain)?;
+        match home.find(local)?.how {
+            Match::Any | Match::Subaddress => {}
+            _ => return None,
+        }
+        let user = without_detail(local, home.separator());
+        (user != local).then(|| format!("{user}@{domain}").into())
+    }
+
     /// Whether a whole message is taken.
     pub fn message(&self, headers: &Headers) -> Decision {
         // RFC 5321 section 6.3.

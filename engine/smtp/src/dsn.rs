@@ -6,6 +6,8 @@
 //! RCPT ... NOTIFY=NEVER | NOTIFY=SUCCESS,FAILURE,DELAY (any of them)  RFC 3461 section 4.1
 //! RCPT ... ORCPT=address-type;xtext                                  RFC 3461 section 4.2
 //! xtext = *( "!".."~" but not "+" or "=" / "+" 2upper-hex )          RFC 3461 section 4
+//! an address of the type utf-8 = 1*( "!".."~" but not "+", "=" or "\" / "\x{" upper-hex "}" / beyond ASCII )
+//!                                                                    RFC 6533 section 3
 //! ```
 
 use std::fmt::Write;
@@ -100,18 +102,33 @@ pub(crate) fn is_envid(text: &str) -> bool {
     !text.is_empty() && text.len() <= ENVID_MAX && xtext(text).is_some_and(|plain| is_printable(&plain))
 }
 
-/// Whether `text` is an ORCPT: the type of an address, a semicolon, and an address in xtext. An address of the type
-/// `utf-8` may stand in plain UTF-8 if the message has SMTPUTF8 (RFC 6533 section 3); its ASCII form is xtext too.
+/// Whether `text` is an ORCPT: the type of an address, a semicolon, and an address in xtext. One of the type `utf-8` has
+/// a form of its own, and may hold characters beyond ASCII if the message has SMTPUTF8 (RFC 6533 section 3).
 pub(crate) fn is_orcpt(text: &str, utf8: bool) -> bool {
     let Some((kind, address)) = text.split_once(';') else { return false };
     let of_type = !kind.is_empty() && kind.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
     if !of_type || address.is_empty() || text.len() > ORCPT_MAX {
         return false;
     }
-    if utf8 && kind.eq_ignore_ascii_case("utf-8") && !address.is_ascii() {
-        return address.chars().all(|c| !c.is_control() && c != ' ' && c != '+' && c != '=');
+    if kind.eq_ignore_ascii_case("utf-8") {
+        return is_utf8_address(address) && (utf8 || address.is_ascii());
     }
     xtext(address).is_some_and(|plain| is_printable(&plain))
+}
+
+/// Whether all is printable, also what is written by its number.
+fn is_utf8_address(text: &str) -> bool {
+    let mut pieces = text.split('\\');
+    let plain = |piece: &str| piece.chars().all(|c| !c.is_control() && !" +=".contains(c));
+    pieces.next().is_some_and(plain) && pieces.all(|piece| numbered(piece).is_some_and(plain))
+}
+
+/// What stands behind a character that is written by its number, without the backslash before it.
+fn numbered(text: &str) -> Option<&str> {
+    let (digits, rest) = text.strip_prefix("x{")?.split_once('}')?;
+    let written = (2..=6).contains(&digits.len()) && digits.bytes().all(|digit| upper_hex(digit).is_some());
+    let c = char::from_u32(u32::from_str_radix(digits, 16).ok()?)?;
+    (written && !c.is_control()).then_some(rest)
 }
 
 /// Decodes xtext; nothing if it is none.
@@ -135,18 +152,21 @@ pub(crate) fn xtext(text: &str) -> Option<Vec<u8>> {
     Some(decoded)
 }
 
-/// Encodes an address as xtext (RFC 3461 section 4). Characters beyond ASCII stay, as RFC 6533 section 3 has it for
-/// addresses of the type `utf-8`.
-pub fn to_xtext(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for c in text.chars() {
-        if (c.is_ascii_graphic() && c != '+' && c != '=') || !c.is_ascii() {
-            encoded.push(c);
-        } else {
-            let _ = write!(encoded, "+{:02X}", c as u32);
-        }
+/// The ORCPT of an address: of the type `rfc822` and in xtext, or, if it has characters beyond ASCII, of the type `utf-8` and
+/// in the form of that (RFC 6533 section 3).
+pub fn to_orcpt(address: &str) -> String {
+    if !address.is_ascii() {
+        return address.chars().fold("utf-8;".to_owned(), |mut text, c| {
+            let plain = !c.is_ascii() || (c.is_ascii_graphic() && !"+=\\".contains(c));
+            let _ = if plain { text.write_char(c) } else { write!(text, "\\x{{{:02X}}}", c as u32) };
+            text
+        });
     }
-    encoded
+    address.bytes().fold("rfc822;".to_owned(), |mut text, byte| {
+        let plain = byte.is_ascii_graphic() && !b"+=".contains(&byte);
+        let _ = if plain { text.write_char(byte.into()) } else { write!(text, "+{byte:02X}") };
+        text
+    })
 }
 
 /// Lower-case digits are not in the grammar.
@@ -186,6 +206,21 @@ mod tests {
     }
 
     #[test]
+    fn original_recipients_of_our_own() {
+        for (address, want) in [
+            ("bob@example.com", "rfc822;bob@example.com"),
+            ("bob+tag@example.com", "rfc822;bob+2Btag@example.com"),
+            ("\"b =\\\"\"@example.com", "rfc822;\"b+20+3D\\\"\"@example.com"),
+            ("bób@example.com", "utf-8;bób@example.com"),
+            ("\"b ó+=\\\"\"@example.com", "utf-8;\"b\\x{20}ó\\x{2B}\\x{3D}\\x{5C}\"\"@example.com"),
+        ] {
+            assert_eq!(to_orcpt(address), want);
+            assert!(is_orcpt(want, true), "{want}");
+        }
+        assert_eq!(xtext("\"b+20+3D\\\"\"").as_deref(), Some(&b"\"b =\\\"\""[..]));
+    }
+
+    #[test]
     fn envelope_ids_and_original_recipients() {
         for (text, want) in [
             ("QQ314159", true),
@@ -207,6 +242,14 @@ mod tests {
             ("utf-8;bób@example.com", false, false),
             ("rfc822;bób@example.com", true, false),
             ("utf-8;bób +@example.com", true, false),
+            ("utf-8;b+C3+B3b@example.com", true, false),
+            ("utf-8;b\\x{20}b@example.com", false, true),
+            ("utf-8;b\\x{f3}b@example.com", false, false),
+            ("utf-8;b\\x{0A}b@example.com", false, false),
+            ("utf-8;b\\x{D800}b@example.com", false, false),
+            ("utf-8;b\\x{1F600}", false, true),
+            ("utf-8;b\\x{F3", false, false),
+            ("utf-8;b\\b@example.com", false, false),
             ("rfc822;bob+0D+0AX:@example.com", false, false),
             ("rfc822;", false, false),
             (";bob@example.com", false, false),

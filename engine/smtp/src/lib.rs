@@ -39,7 +39,7 @@ mod verbs;
 pub use address::{AddressError, Mailbox, Path};
 pub use client::{ClientInfo, ClientName, ClientProtocol, ForwardInfo};
 pub use command::{BodyKind, Mail, Rcpt};
-pub use dsn::{MailDsn, Notify, Ret, to_xtext};
+pub use dsn::{MailDsn, Notify, Ret, to_orcpt};
 pub use options::{BareNewline, Options, Protocol, TlsUse, Trust};
 pub use reply::{Class, Reply, SessionLimit, Tally, replies};
 pub use ringpost_base::Accepted;

@@ -33,7 +33,9 @@ impl BanFile {
         let written = write_synced(&beside, book.encode().as_bytes())
             .and_then(|()| fs::rename(&beside, &self.path))
             .and_then(|()| self.path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all()));
-        written.with_context(|| format!("{}: the bans can't be written, and would be lost with a restart", self.path.display()))
+        written.with_context(|| {
+            format!("{}: the bans can't be written, and would be lost with a restart", self.path.display())
+        })
     }
 }
 

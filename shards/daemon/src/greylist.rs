@@ -37,8 +37,8 @@ impl GreylistFile {
             Err(error) => return Err(error).with_context(|| format!("{}: the greylist can't be read", path.display())),
         };
         let stored = read(&path, &bytes, fresh);
-        let file = write_anew(&path, &stored)
-            .with_context(|| format!("{}: the greylist can't be written", path.display()))?;
+        let file =
+            write_anew(&path, &stored).with_context(|| format!("{}: the greylist can't be written", path.display()))?;
         Ok((Self { path, file }, stored))
     }
 

@@ -9,8 +9,8 @@ use ringpost_base::{Network, Timestamp};
 use ringpost_policy::{Ban, NftablesSet};
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::sync::Arc;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 /// Longest that an element lives that stands for a ban without an end; the mirror is made anew before it ends.
@@ -110,7 +110,8 @@ fn scripts_of(sets: &NftablesSet, change: &Change, now: Timestamp) -> Vec<String
         Change::Replace(bans) => {
             let NftablesSet { family, table, set_v4, set_v6 } = sets;
             let flush = format!("flush set {family} {table} {set_v4}\nflush set {family} {table} {set_v6}\n");
-            let adds = bans.chunks(ELEMENTS_MAX).map(|bans| bans.iter().filter_map(|ban| add(sets, ban, now)).collect());
+            let adds =
+                bans.chunks(ELEMENTS_MAX).map(|bans| bans.iter().filter_map(|ban| add(sets, ban, now)).collect());
             std::iter::once(flush).chain(adds).collect()
         }
         Change::Add(ban) => add(sets, ban, now).into_iter().collect(),

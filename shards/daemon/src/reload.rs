@@ -4,11 +4,11 @@
 use crate::plan::{self, Core};
 use crate::state::StateDir;
 use anyhow::{Context, Result, anyhow, bail};
+use ringpost_base::Network;
 use ringpost_config::{self as config, Config};
 use ringpost_net::{
     Acceptor, CertificateFiles, ClientCertificates, Strength, Ticketing, TlsMin, TlsOptions, stored_or_made,
 };
-use ringpost_base::Network;
 use ringpost_policy::{BanBook, Directory, Policy, Protected, Recipients};
 use std::collections::HashMap;
 use std::fs;

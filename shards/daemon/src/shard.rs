@@ -297,7 +297,6 @@ impl Taking {
             self.store.set_budget(budget(core));
         }
     }
-
 }
 
 fn send_greylist(owners: &Owners, keeper: &Sender<Request>) {

@@ -150,9 +150,11 @@ impl Runner {
         let directions = self.directions.borrow();
         let (routes, targets) = &*directions;
         for number in &attempt.recipients {
-            let address = envelope.recipients.get(*number as usize).map_or("", |recipient| &*recipient.address);
+            let recipient = envelope.recipients.get(*number as usize);
+            let address = recipient.map_or("", |recipient| &*recipient.address);
+            let kept_in = recipient.map_or("", |recipient| recipient.kept_in());
             match routes.target(address).and_then(|target| targets.get(target)) {
-                Some(Target::Maildir(template)) => maildirs.entry(template.path(address)).or_default().push(*number),
+                Some(Target::Maildir(template)) => maildirs.entry(template.path(kept_in)).or_default().push(*number),
                 Some(Target::Discard) => outcomes.push((*number, Outcome::Delivered)),
                 None => {
                     tracing::warn!(id = %attempt.id, recipient = address, "no domain takes this recipient any more");

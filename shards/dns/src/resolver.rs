@@ -258,7 +258,8 @@ impl Resolver {
             self.cache.borrow_mut().put(question, outcome.clone(), expires, now);
         }
         for waiter in waiters {
-            waiter.keep(outcome.clone());
+            // Whoever asked may have given up.
+            let _ = waiter.keep(outcome.clone());
         }
     }
 

@@ -26,10 +26,14 @@ pub fn promise<T>() -> (Promise<T>, Answer<T>) {
 }
 
 impl<T> Promise<T> {
-    /// Keeps the promise.
-    pub fn keep(self, value: T) {
+    /// Keeps the promise; gives the value back if nobody waits for it any more.
+    pub fn keep(self, value: T) -> Result<(), T> {
+        if Rc::strong_count(&self.0) == 1 {
+            return Err(value);
+        }
         self.0.borrow_mut().value = Some(value);
         // The drop below wakes.
+        Ok(())
     }
 }
 

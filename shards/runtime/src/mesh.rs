@@ -194,12 +194,17 @@ impl<Q: Send + 'static, A: Send + 'static> MeshEnd<Q, A> {
 
     /// Answers the questions of the other shards and collects their answers, for as long as the executor lives: to be
     /// spawned once on each shard, as a vital task. `answer` is called with who asks; what it gives for tidings is dropped.
-    pub async fn serve(self: Rc<Self>, mut answer: impl FnMut(ShardId, Q) -> A) {
+    /// `unclaimed` is called with who answered and an answer that nobody waits for any more.
+    pub async fn serve(
+        self: Rc<Self>,
+        mut answer: impl FnMut(ShardId, Q) -> A,
+        mut unclaimed: impl FnMut(ShardId, A),
+    ) {
         let mut pace = Pace::default();
         loop {
             poll_fn(|cx| self.poll_work(cx)).await;
             for peer in self.peers() {
-                self.collect_from(peer);
+                self.collect_from(peer, &mut unclaimed);
                 self.answer_to(peer, &mut answer);
                 pace.breathe().await;
             }
@@ -245,14 +250,16 @@ impl<Q: Send + 'static, A: Send + 'static> MeshEnd<Q, A> {
     }
 
     /// Hands out the answers of a shard; and if it has ended, lets go of those whose answer will never come.
-    fn collect_from(&self, peer: ShardId) {
+    fn collect_from(&self, peer: ShardId, unclaimed: &mut impl FnMut(ShardId, A)) {
         // Looked at first: what the shard answered before it ended is then in the ring.
         let gone = self.fabric.desk(peer).gone.load(Acquire);
         let waiting = &self.waiting[peer.index()];
         while let Some(answer) = self.fabric.answers(peer, self.shard).pop() {
             let promise = waiting.borrow_mut().pop_front();
-            if let Some(promise) = promise {
-                promise.keep(answer);
+            if let Some(promise) = promise
+                && let Err(answer) = promise.keep(answer)
+            {
+                unclaimed(peer, answer);
             }
         }
         if gone {

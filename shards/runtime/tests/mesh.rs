@@ -98,7 +98,7 @@ fn check_all_answered(shards: u16, capacity: usize, tasks: u64, questions: u64) 
     let seen = finished.clone();
     let ends = run(mesh(usize::from(shards), capacity), async move |end: End| {
         let own = end.shard();
-        spawn_vital(end.clone().serve(move |asker, question| reply(own, asker, question)));
+        spawn_vital(end.clone().serve(move |asker, question| reply(own, asker, question), |_, _| {}));
         let wrong = ask_all(&end, shards, tasks, questions).await;
         seen.fetch_add(1, Relaxed);
         // The others may still want answers.
@@ -135,13 +135,16 @@ fn a_full_ring_refuses_and_works_again_once_it_is_served() {
             reached(&phase, 1).await;
             let told = phase.clone();
             let own = end.shard();
-            spawn_vital(end.clone().serve(move |asker, question| {
-                told.fetch_max(if question == 77 { 2 } else { 1 }, Relaxed);
-                reply(own, asker, question)
-            }));
+            spawn_vital(end.clone().serve(
+                move |asker, question| {
+                    told.fetch_max(if question == 77 { 2 } else { 1 }, Relaxed);
+                    reply(own, asker, question)
+                },
+                |_, _| {},
+            ));
             return reached(&phase, 3).await;
         }
-        spawn_vital(end.clone().serve(|_, _| 0));
+        spawn_vital(end.clone().serve(|_, _| 0, |_, _| {}));
         let answers: Vec<_> = (0..4).map(|question| end.ask(SECOND, question).expect("room for four")).collect();
         assert!(end.ask(SECOND, 5).is_none(), "four are under way");
         assert_eq!(end.tell(SECOND, 5), Err(5), "the ring is full");
@@ -176,7 +179,7 @@ fn check_ended(end_second: impl AsyncFnOnce() + Clone + Send + 'static, clean: b
             }
             return end_second().await;
         }
-        spawn_vital(end.clone().serve(|_, _| 0));
+        spawn_vital(end.clone().serve(|_, _| 0, |_, _| {}));
         let answer = end.ask(SECOND, 1).expect("there is room");
         asked.store(1, Relaxed);
         assert_eq!(answer.await, None);
@@ -222,7 +225,7 @@ fn a_shard_that_never_came_is_not_waited_for() {
 #[test]
 fn a_mesh_of_one_has_nobody_to_ask() {
     let ends = run(mesh(1, 16), async |end: End| {
-        spawn_vital(end.clone().serve(|_, _| 0));
+        spawn_vital(end.clone().serve(|_, _| 0, |_, _| {}));
         assert!(end.ask(SECOND, 1).is_none());
     });
     assert_eq!(ends, [true]);

@@ -131,7 +131,13 @@ impl Dialogue<'_> {
                 connection.present(source);
                 self.client.address = connection.peer().ip();
                 let address = self.client.address.to_string();
-                self.note(Stage::Proxy, 0, "", since, &[("peer", Value::Text(&hop)), ("address", Value::Text(&address))]);
+                self.note(
+                    Stage::Proxy,
+                    0,
+                    "",
+                    since,
+                    &[("peer", Value::Text(&hop)), ("address", Value::Text(&address))],
+                );
                 Ok(())
             }
             Ok(Err(error)) => {

@@ -4,7 +4,9 @@ use crate::admission::End;
 use crate::dialogue::Dialogue;
 use crate::owners::Owners;
 use crate::rules::{ListenerRules, Rules, among};
-use ringpost_base::{ByteCount, Entropy, MessageIds, SessionId, SessionIds, ShardId, SpoolId, Tick, Timestamp, canonical};
+use ringpost_base::{
+    ByteCount, Entropy, MessageIds, SessionId, SessionIds, ShardId, SpoolId, Tick, Timestamp, canonical,
+};
 use ringpost_dns::{Answers, BreakerOptions, Dns, List, Lists, Resolver};
 use ringpost_metrics::{Block, Counter, Gauge};
 use ringpost_net::{Closed, Connection, Table};
@@ -267,7 +269,8 @@ impl MxListener {
         mx.block().add(how, 1);
         tracing::debug!(session = %id, how = words_of(how), "disconnected");
         connection.allow(LAST_WORDS, false);
-        let linger = !matches!(how, Counter::SessionsClosedQuit | Counter::SessionsClosedPeer | Counter::SessionsClosedTls);
+        let linger =
+            !matches!(how, Counter::SessionsClosedQuit | Counter::SessionsClosedPeer | Counter::SessionsClosedTls);
         Box::pin(connection.close(linger)).await;
     }
 
@@ -290,7 +293,13 @@ impl MxListener {
             Some(End::Refused(reply)) => (Counter::SessionsRefused, Some(reply)),
             Some(End::Closed(closed)) => self.farewell(&dialogue, closed),
         };
-        dialogue.note(Stage::Close, words.as_ref().map_or(0, Reply::code), "", dialogue.since(), &[("how", Value::Text(words_of(how)))]);
+        dialogue.note(
+            Stage::Close,
+            words.as_ref().map_or(0, Reply::code),
+            "",
+            dialogue.since(),
+            &[("how", Value::Text(words_of(how)))],
+        );
         if let Some(reply) = words {
             connection.allow(LAST_WORDS, false);
             dialogue.end(connection, &reply).await;
@@ -332,8 +341,10 @@ impl MxListener {
         connection: &Connection,
     ) -> Session<Receipt> {
         let address = canonical(connection.peer().ip());
-        let trust =
-            Trust { xclient: among(&listener.xclient_from, address), xforward: among(&listener.xforward_from, address) };
+        let trust = Trust {
+            xclient: among(&listener.xclient_from, address),
+            xforward: among(&listener.xforward_from, address),
+        };
         Session::new(Setup {
             options: rules.options.clone(),
             protocol: listener.protocol,
@@ -377,17 +388,20 @@ impl Mx {
         let Some(ban) = bans.find(address, now().wall) else { return false };
         let (text, network) = (address.to_string(), ban.network.to_string());
         tracing::debug!(session = %id, peer = text, network, reason = &*ban.reason, by = &*ban.by, "banned");
-        self.note(id, &Note {
-            stage: Stage::Ban,
-            outcome: code,
-            rule: &ban.by,
-            took: tick().since(since),
-            inputs: &[
-                ("address", Value::Text(&text)),
-                ("network", Value::Text(&network)),
-                ("reason", Value::Text(&ban.reason)),
-            ],
-        });
+        self.note(
+            id,
+            &Note {
+                stage: Stage::Ban,
+                outcome: code,
+                rule: &ban.by,
+                took: tick().since(since),
+                inputs: &[
+                    ("address", Value::Text(&text)),
+                    ("network", Value::Text(&network)),
+                    ("reason", Value::Text(&ban.reason)),
+                ],
+            },
+        );
         true
     }
 

@@ -224,8 +224,14 @@ impl Owners {
 
     /// Answers the other shards, for as long as the shard lives.
     pub async fn serve(self: Rc<Self>) {
-        let mesh = self.mesh.clone();
-        mesh.serve(move |_, question| self.decide(question)).await;
+        let (mesh, owners) = (self.mesh.clone(), self.clone());
+        let unclaimed = move |owner, verdict| {
+            // Its connection was served without being counted, as the answer took too long.
+            if let Verdict::Counted(place) = verdict {
+                owners.tell_to(owner, Question::Close(place));
+            }
+        };
+        mesh.serve(move |_, question| self.decide(question), unclaimed).await;
     }
 
     /// Drops what has ended and publishes the counts, for as long as the shard lives.
@@ -264,14 +270,12 @@ pub(crate) struct Counted {
 
 impl Counted {
     /// Has a connection counted, or says which limit forbids it. Nothing if no limit counts it, or its owner can't be
-    /// asked: an answer that comes too late is lost, and its count stays until the server is restarted.
+    /// asked; a count that is answered too late is given back.
     pub(crate) async fn begin(owners: &Rc<Owners>, address: IpAddr) -> Result<Option<Self>, Limit> {
         let owner = owners.owner(address);
         match owners.ask(Question::Open(address)).await {
             Verdict::Limited(limit) => Err(limit),
-            Verdict::Counted(place) if !place.is_nothing() => {
-                Ok(Some(Self { owners: owners.clone(), owner, place }))
-            }
+            Verdict::Counted(place) if !place.is_nothing() => Ok(Some(Self { owners: owners.clone(), owner, place })),
             Verdict::Counted(_) | Verdict::Free | Verdict::Grey(_) => Ok(None),
         }
     }

@@ -154,6 +154,7 @@ impl<'a> Dialogue<'a> {
     }
 
     fn add_recipients(&mut self, rcpt: &Rcpt, served: Served) {
+        let rules = self.mx.rules();
         let Some(message) = &mut self.message else { return };
         let named = rcpt.to.as_str();
         for address in served.addresses {
@@ -162,7 +163,8 @@ impl<'a> Dialogue<'a> {
                 continue;
             }
             let original = rcpt.orcpt.clone().or_else(|| (*address != *named).then(|| original_of(named)));
-            message.recipients.push(Recipient { address, original, notify: notify_of(rcpt) });
+            let mailbox = rules.policy.mailbox(&address);
+            message.recipients.push(Recipient { address, original, notify: notify_of(rcpt), mailbox });
         }
     }
 
@@ -423,8 +425,7 @@ fn is_postmaster(path: &Path) -> bool {
 
 /// What an ORCPT of our own says: the address as the client named it, before an alias (RFC 3461 section 4.2).
 fn original_of(address: &str) -> Box<str> {
-    let kind = if address.is_ascii() { "rfc822" } else { "utf-8" };
-    format!("{kind};{}", ringpost_smtp::to_xtext(address)).into()
+    ringpost_smtp::to_orcpt(address).into()
 }
 
 fn notify_of(rcpt: &Rcpt) -> Notify {

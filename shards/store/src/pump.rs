@@ -151,7 +151,8 @@ impl Store {
             let waiting = self.waiting.borrow_mut().remove(&token.0);
             let Some(waiting) = waiting else { continue };
             self.observe_commit(waiting.since);
-            waiting.promise.keep(result.inspect_err(|failure: &Failure| {
+            // A session that panicked waits no more; its message is durable, and delivered after the next start.
+            let _ = waiting.promise.keep(result.inspect_err(|failure: &Failure| {
                 tracing::warn!(%failure, "message could not be stored");
             }));
         }
