@@ -76,16 +76,24 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     run_targets(workspace, &folder, &chosen, options.seconds)
 }
 
-/// Every target for a few seconds.
+/// Clippy on the targets, and each of them for a few seconds.
 pub(crate) fn smoke(workspace: &Workspace) -> Result<()> {
     let all = targets(workspace)?;
-    let folder = build(workspace)?;
-    run_targets(workspace, &folder, &all, SMOKE_SECONDS)
+    let mut clippy = workspace.cargo();
+    clippy.args(["clippy", "--all-targets", "--manifest-path", MANIFEST, "--target-dir"]).arg(folder(workspace));
+    process::run(clippy.args(["--", "-D", "warnings"]))?;
+    let binaries = build(workspace)?;
+    run_targets(workspace, &binaries, &all, SMOKE_SECONDS)
 }
 
 /// Checks the format of the targets, which aren't of the workspace.
 pub(crate) fn is_formatted(workspace: &Workspace) -> Result<bool> {
     process::succeeds(workspace.cargo().args(["fmt", "--check", "--manifest-path", MANIFEST]))
+}
+
+/// Where all that is made goes.
+fn folder(workspace: &Workspace) -> PathBuf {
+    workspace.target_directory().join("fuzz")
 }
 
 /// The names of the targets, from their manifest.
@@ -104,7 +112,7 @@ fn names(manifest: &str) -> Result<Vec<String>> {
 fn build(workspace: &Workspace) -> Result<PathBuf> {
     let version = process::output_of(Command::new("rustc").arg("-vV")).context("rustc doesn't run")?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
-    let target_directory = workspace.target_directory().join("fuzz");
+    let target_directory = folder(workspace);
     let own = std::env::var("RUSTFLAGS").unwrap_or_default();
     let flags: Vec<&str> = own.split_whitespace().chain(FLAGS).collect();
     let mut command = workspace.cargo();
@@ -151,7 +159,7 @@ struct Target<'a> {
 impl Target<'_> {
     /// Runs it; false when it finds something.
     fn run(&self, seconds: u64) -> Result<bool> {
-        let folder = |kind: &str| self.workspace.target_directory().join("fuzz").join(kind);
+        let folder = |kind: &str| folder(self.workspace).join(kind);
         let (corpus, artifacts) = (folder("corpus").join(self.name), folder("artifacts").join(self.name));
         for made in [&corpus, &artifacts, &folder("logs")] {
             fs::create_dir_all(made).with_context(|| format!("cannot make {}", made.display()))?;

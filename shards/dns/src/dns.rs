@@ -201,7 +201,7 @@ fn hickory_options(options: &Options) -> ResolverOpts {
     own.use_hosts_file = ResolveHosts::Never;
     own.num_concurrent_reqs = SERVERS_AT_ONCE;
     own.max_active_requests = TCP_QUESTIONS_MAX;
-    own.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
+    own.server_ordering_strategy = ServerOrderingStrategy::QueryStatistics;
     // The aliases' times count too.
     own.preserve_intermediates = true;
     own

@@ -69,7 +69,6 @@ impl Gate {
 
     fn release(&self) {
         self.0.borrow_mut().granted -= 1;
-        eprintln!("{} release -> {}", ringpost_runtime::tick().nanos()/1000, self.0.borrow().granted);
         self.admit();
     }
 
@@ -87,7 +86,6 @@ impl Gate {
                 state.granted += 1;
                 waker
             };
-            eprintln!("{} admit -> {}", ringpost_runtime::tick().nanos()/1000, self.0.borrow().granted);
             waker.wake();
         }
     }

@@ -46,7 +46,6 @@ impl Connection {
     }
 
     fn poll_handshake(&mut self, cx: &mut Context<'_>, shaking: &mut Shaking) -> Poll<Result<(), Closed>> {
-        eprintln!("{} poll loaded {} {:?}", ringpost_runtime::tick().nanos()/1000, shaking.loaded, self.peer());
         loop {
             let Some(tls) = &self.tls else { return Poll::Ready(Err(Closed::Tls)) };
             let done = !tls.is_handshaking() && shaking.unread.is_empty();
@@ -76,7 +75,6 @@ impl Connection {
                 return Poll::Pending;
             }
             shaking.loaded = false;
-            eprintln!("{} granted", ringpost_runtime::tick().nanos()/1000);
             let worked = scratch::with(|scratch| self.work(scratch));
             shaking.turn.leave();
             worked?;

@@ -30,8 +30,10 @@ pub(crate) struct Dialogue<'a> {
     pub(crate) forwarded: Option<Box<ForwardInfo>>,
     /// Replies are held back.
     pub(crate) tarpit: bool,
-    /// The name of the last greeting that was noted.
+    /// The greeting was noted.
     greeted: bool,
+    /// The configuration that the session goes by.
+    epoch: u64,
 }
 
 impl<'a> Dialogue<'a> {
@@ -54,6 +56,7 @@ impl<'a> Dialogue<'a> {
             forwarded: None,
             tarpit: false,
             greeted: false,
+            epoch: mx.rules().epoch,
         }
     }
 
@@ -111,7 +114,13 @@ impl<'a> Dialogue<'a> {
 
     async fn next(&mut self, connection: &mut Connection) -> Result<Step, Closed> {
         let in_body = self.session.in_body();
-        let timeouts = self.mx.rules().timeouts;
+        let rules = self.mx.rules();
+        if rules.epoch != self.epoch {
+            self.epoch = rules.epoch;
+            self.session.set_options(rules.options.clone());
+        }
+        let timeouts = rules.timeouts;
+        drop(rules);
         connection.allow(if in_body { timeouts.data } else { timeouts.command }, in_body);
         let may_stop = !self.session.in_transaction();
         let Self { session, out, message, .. } = self;
@@ -174,7 +183,7 @@ impl<'a> Dialogue<'a> {
         let Some((name, extended)) = self.session.helo().filter(|_| !self.greeted) else { return };
         let verb = if extended { "EHLO" } else { "HELO" };
         let inputs = [("name", Value::Text(name)), ("verb", Value::Text(verb))];
-        self.note(Stage::Helo, 250, "", self.since(), &inputs);
+        self.note(Stage::Helo, 250, "", tick(), &inputs);
         self.greeted = true;
     }
 

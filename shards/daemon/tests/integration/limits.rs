@@ -140,7 +140,7 @@ fn connections_over_the_limit_of_a_core_are_told_421() {
     for _ in 0..3 {
         let mut third = Client::connect(server.smtp());
         let reply = third.expect(421);
-        assert!(reply.lines[0].starts_with("421 4.3.2 "), "{}", reply.text());
+        assert!(reply.lines[0].starts_with("421 4.7.0 "), "{}", reply.text());
         third.ended();
     }
     assert_eq!(server.metrics().total("ringpost_sessions_refused_total"), 3);

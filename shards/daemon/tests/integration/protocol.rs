@@ -188,7 +188,18 @@ fn what_ehlo_offers_is_what_there_is() {
     let reply = client.say("EHLO [127.0.0.1]", 250);
     let mut offers: Vec<&str> = reply.lines[1..].iter().map(|line| &line[4..]).collect();
     offers.sort_unstable();
-    let want = ["8BITMIME", "CHUNKING", "ENHANCEDSTATUSCODES", "PIPELINING", "SIZE 3145728", "SMTPUTF8", "STARTTLS"];
+    let want = [
+        "8BITMIME",
+        "BINARYMIME",
+        "CHUNKING",
+        "DSN",
+        "ENHANCEDSTATUSCODES",
+        "LIMITS RCPTMAX=1000",
+        "PIPELINING",
+        "SIZE 3145728",
+        "SMTPUTF8",
+        "STARTTLS",
+    ];
     assert_eq!(offers, want);
 }
 

@@ -1,6 +1,7 @@
 //! What a restart makes of a spool with undelivered mail in it.
 
 use crate::support::maildir::delivered_below;
+use crate::support::net::client_address;
 use crate::support::server::Server;
 use crate::support::settings::Settings;
 use crate::support::smtp::Client;
@@ -13,8 +14,8 @@ use std::path::PathBuf;
 /// A size that goes into a body file with [`settings`]: above the limit, and not all of it in one read.
 const LARGE: usize = 150_000;
 
-/// Sessions that are opened at once: on two cores, all of them on one has a probability of one in half a million.
-const SESSIONS: usize = 20;
+/// Sessions, each from a network of its own, so that steering spreads them over the cores.
+const SESSIONS: u8 = 20;
 
 fn settings() -> Settings {
     let settings = Settings::default().cores(2).set("spool", "inline_max = \"8KiB\"");
@@ -24,7 +25,8 @@ fn settings() -> Settings {
 /// Sends one small and one large message in each of some sessions; gives what must arrive, by subject.
 fn send_some(server: &Server) -> BTreeMap<String, Vec<u8>> {
     let mut sent = BTreeMap::new();
-    let mut clients: Vec<Client> = (0..SESSIONS).map(|_| Client::hello(server.smtp())).collect();
+    let from = |network| Client::hello_from(client_address(network, 1), server.smtp());
+    let mut clients: Vec<Client> = (0..SESSIONS).map(from).collect();
     for (number, client) in clients.iter_mut().enumerate() {
         for size in [500, LARGE] {
             let subject = format!("message-{number}-{size}");

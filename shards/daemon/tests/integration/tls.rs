@@ -224,7 +224,7 @@ print(sum(line.startswith(b'250 ') for line in inside))
 /// More replies than rustls holds at a time, and many times longer than the commands.
 #[test]
 fn many_replies_in_one_go_pass_through_tls() {
-    let server = Server::start(Settings::default());
+    let server = Server::start(Settings::default().set("limits", "commands_without_progress = 0"));
     let (host, port) = (server.smtp().ip().to_string(), server.smtp().port().to_string());
     assert_eq!(python(MANY, &[&host, &port, "3000"]).out.trim(), "3000");
 }

@@ -28,6 +28,18 @@ impl Metrics {
         self.sum(name, "")
     }
 
+    /// The sums over all shards by the value of a label, without those that are 0.
+    pub(crate) fn by_label(&self, name: &str, label: &str) -> BTreeMap<String, u64> {
+        let mut sums = BTreeMap::new();
+        let labelled = self.0.iter().filter_map(|(series, value)| Some((series.strip_prefix(name)?, value)));
+        for (labels, value) in labelled.filter(|(labels, value)| labels.starts_with('{') && **value > 0.0) {
+            let rest = labels.split_once(&format!("{label}=\"")).map(|(_, rest)| rest);
+            let text = rest.and_then(|rest| rest.split('"').next()).unwrap_or_else(|| panic!("no {label} in {labels}"));
+            *sums.entry(text.to_owned()).or_default() += *value as u64;
+        }
+        sums
+    }
+
     /// The values of a metric without further labels, shard by shard.
     pub(crate) fn by_shard(&self, name: &str) -> Vec<u64> {
         let values: Vec<u64> = self.of(name, "").map(|value| value as u64).collect();

@@ -1,7 +1,10 @@
 //! Addresses of a test's own, what listens on them, and HTTP by hand.
 
+use super::PATIENCE;
+use rustix::net::sockopt::{Timeout, set_socket_linger, set_socket_timeout};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -28,6 +31,22 @@ pub(crate) fn own_address() -> Ipv4Addr {
 pub(crate) fn free_port(address: Ipv4Addr) -> SocketAddr {
     let listener = TcpListener::bind((address, 0)).expect("a free port");
     listener.local_addr().expect("bound")
+}
+
+/// An address in 127.0.0.0/8 for a client to come from: in the network of this number, a /24, the host of this number.
+pub(crate) fn client_address(network: u8, host: u8) -> IpAddr {
+    Ipv4Addr::new(127, 1, network, host).into()
+}
+
+/// Connects from an address of this machine.
+pub(crate) fn connect_from(source: IpAddr, to: SocketAddr) -> std::io::Result<TcpStream> {
+    let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    // It bounds the wait for the connection too.
+    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    bind(&socket, &SocketAddr::new(source, 0))?;
+    connect(&socket, &to)?;
+    Ok(TcpStream::from(socket))
 }
 
 /// How many sockets listen on an address.
@@ -60,5 +79,5 @@ pub(crate) fn http_get(address: SocketAddr, path: &str) -> std::io::Result<(u16,
 /// Ends a connection with RST instead of FIN.
 pub(crate) fn reset(stream: TcpStream) {
     // A connection that the server has closed meanwhile is as good.
-    let _ = rustix::net::sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
+    let _ = set_socket_linger(&stream, Some(Duration::ZERO));
 }

@@ -1,8 +1,9 @@
 //! An SMTP client that says exactly what a test wants it to say.
 
 use super::PATIENCE;
+use super::net::connect_from;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 
 /// A reply, its lines without their CRLF.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,12 +39,19 @@ impl Client {
         Self::over(stream)
     }
 
+    /// Connects from an address of this machine, and reads nothing.
+    pub(crate) fn connect_from(source: IpAddr, address: SocketAddr) -> Self {
+        Self::from_stream(connect_from(source, address).expect("connects"))
+    }
+
     /// Connects, takes the banner, says EHLO.
     pub(crate) fn hello(address: SocketAddr) -> Self {
-        let mut client = Self::connect(address);
-        client.expect(220);
-        client.say("EHLO client.example.org", 250);
-        client
+        Self::connect(address).greeted()
+    }
+
+    /// The same from an address of this machine.
+    pub(crate) fn hello_from(source: IpAddr, address: SocketAddr) -> Self {
+        Self::connect_from(source, address).greeted()
     }
 
     /// The bare connection.
@@ -61,6 +69,13 @@ impl<S: Read + Write> Client<S> {
     /// What it speaks over.
     pub(crate) fn stream(&self) -> &S {
         self.stream.get_ref()
+    }
+
+    /// Takes the banner, says EHLO.
+    pub(crate) fn greeted(mut self) -> Self {
+        self.expect(220);
+        self.say("EHLO client.example.org", 250);
+        self
     }
 
     pub(crate) fn send(&mut self, bytes: &[u8]) {
