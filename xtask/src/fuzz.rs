@@ -8,7 +8,6 @@ use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result, bail};
@@ -129,13 +128,13 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
 /// Runs the targets, as many at a time as there are cores.
 fn run_targets(workspace: &Workspace, binaries: &Path, names: &[String], seconds: u64) -> Result<()> {
     let width = std::thread::available_parallelism().map_or(1, usize::from).min(names.len());
-    let (next, findings) = (AtomicUsize::new(0), Mutex::new(0));
+    let (next, findings) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         let worker = || -> Result<()> {
             while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let target = Target { workspace, binaries, name };
                 if !target.run(seconds)? {
-                    *findings.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) += 1;
+                    findings.fetch_add(1, Ordering::Relaxed);
                 }
             }
             Ok(())
@@ -143,7 +142,7 @@ fn run_targets(workspace: &Workspace, binaries: &Path, names: &[String], seconds
         let workers: Vec<_> = (0..width).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().try_for_each(|worker| worker.join().unwrap_or_else(|_| bail!("a fuzz run panicked")))
     })?;
-    match findings.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()) {
+    match findings.into_inner() {
         0 => Ok(()),
         count => bail!("fuzz: {count} of {} targets found something", names.len()),
     }

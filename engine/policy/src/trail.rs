@@ -63,7 +63,8 @@ stages! {
     Data = "data", "DATA or the first BDAT.";
     Message = "message", "The whole message was judged.";
     Commit = "commit", "The spool made it durable, or could not.";
-    Limit = "limit", "A limit was met.";
+    Command = "command", "Commands were refused by the protocol itself.";
+    Limit = "limit", "A limit of the session was met.";
     Ban = "ban", "The address was banned, or found banned.";
     Tarpit = "tarpit", "A reply was held back.";
     Close = "close", "The session ended.";

@@ -103,6 +103,8 @@ pub(crate) struct Core {
     opening: Opening,
     /// Something was refused: from then on each reply shows the session's id.
     refused: bool,
+    /// The last refusal, until the caller has taken note of it: its code and its words.
+    pub(crate) refusal: Option<(u16, &'static str)>,
     pub(crate) quit: bool,
 }
 
@@ -139,6 +141,7 @@ impl Core {
             tally: Tally::default(),
             opening: Opening::EmptyLines(0),
             refused: false,
+            refusal: None,
             quit: false,
         }
     }
@@ -302,7 +305,10 @@ impl Core {
     }
 
     pub(crate) fn write(&mut self, reply: &Reply, out: &mut Vec<u8>) {
-        self.refused |= reply.refuses();
+        if reply.refuses() {
+            self.refused = true;
+            self.refusal = Some((reply.code(), reply.text()));
+        }
         self.tally.written(reply);
         reply.write(self.tag(), out);
     }

@@ -157,6 +157,18 @@ impl SessionLimit {
     pub const ALL: [Self; 6] =
         [Self::MessageSize, Self::Recipients, Self::Errors, Self::UnknownRecipients, Self::Commands, Self::Messages];
 
+    /// Its key in the config file.
+    pub const fn key(self) -> &'static str {
+        match self {
+            Self::MessageSize => "limits.message_size",
+            Self::Recipients => "limits.recipients",
+            Self::Errors => "limits.errors_per_session",
+            Self::UnknownRecipients => "limits.unknown_recipients_per_session",
+            Self::Commands => "limits.commands_without_progress",
+            Self::Messages => "limits.messages_per_session",
+        }
+    }
+
     /// The reply of a client that meets it.
     pub fn reply(self) -> Reply {
         match self {

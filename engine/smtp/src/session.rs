@@ -292,6 +292,11 @@ impl<A: Accepted> Session<A> {
         self.core.setup.secure
     }
 
+    /// The last refusal since this was last asked: its code and its words.
+    pub fn take_refusal(&mut self) -> Option<(u16, &'static str)> {
+        self.core.refusal.take()
+    }
+
     /// Replies and errors since this was last asked.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.core.tally)

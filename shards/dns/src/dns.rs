@@ -30,8 +30,7 @@ use tokio::time::timeout;
 /// Records taken from one answer: more are of no use to a mail exchanger, and whoever answers decides how many there are.
 const RECORDS_MAX: usize = 100;
 
-/// Servers asked at the same time. With one, a server that is dead would cost its timeout again and again: hickory's
-/// statistics, by which it chooses, don't tell a dead server from one that says "no such name", and lists mostly say that.
+/// Servers asked at the same time: one that is dead then costs nothing, where otherwise it would cost its timeout.
 const SERVERS_AT_ONCE: usize = 2;
 
 /// Questions under way on one TCP connection to a server, after truncated answers.
@@ -50,7 +49,8 @@ const FAILURE_TTL: Duration = Duration::from_secs(5);
 /// How to resolve, from the config's `[dns]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// The servers to ask; none means those of `/etc/resolv.conf`, which is read once, at the start.
+    /// The servers to ask, two at a time and in turn; none means those of `/etc/resolv.conf`, which is read once, at the
+    /// start.
     pub servers: Vec<SocketAddr>,
     /// How long one attempt may take; lost datagrams are repeated within it.
     pub timeout: Span,
@@ -201,7 +201,9 @@ fn hickory_options(options: &Options) -> ResolverOpts {
     own.use_hosts_file = ResolveHosts::Never;
     own.num_concurrent_reqs = SERVERS_AT_ONCE;
     own.max_active_requests = TCP_QUESTIONS_MAX;
-    own.server_ordering_strategy = ServerOrderingStrategy::QueryStatistics;
+    // In turn, so that the next attempt asks others. hickory's statistics would ask the dead ones again: they don't tell
+    // them from those that say "no such name", and lists mostly say that.
+    own.server_ordering_strategy = ServerOrderingStrategy::RoundRobin;
     // The aliases' times count too.
     own.preserve_intermediates = true;
     own

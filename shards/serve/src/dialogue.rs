@@ -221,8 +221,14 @@ impl<'a> Dialogue<'a> {
         if tally.unknown > 0 {
             self.offend(Offence::UnknownRecipient, tally.unknown);
         }
-        for limit in SessionLimit::ALL {
+        for limit in SessionLimit::ALL.into_iter().filter(|limit| tally.met(*limit) > 0) {
             block.add(counter_of(limit), u64::from(tally.met(limit)));
+            self.note(Stage::Limit, limit.reply().code(), limit.key(), tick(), &[]);
+        }
+        // What the machine refused by itself; what was decided here is noted where it was.
+        if let Some((code, words)) = self.session.take_refusal() {
+            let inputs = [("reply", Value::Text(words)), ("refusals", Value::Number(tally.errors.max(1).into()))];
+            self.note(Stage::Command, code, "", tick(), &inputs);
         }
     }
 

@@ -77,7 +77,9 @@ impl<'a> Dialogue<'a> {
             let message = Message { mx: self.mx, id, arrived, mail, recipients: Vec::new(), body: None };
             self.message = Some(Box::new(message));
         }
-        self.session.answer_mail(refusal, &mut self.out)
+        let step = self.session.answer_mail(refusal, &mut self.out);
+        self.session.take_refusal();
+        step
     }
 
     async fn judge_sender(&self, rules: &Rules, mail: &Mail) -> Result<(), Refusal> {
@@ -129,7 +131,9 @@ impl<'a> Dialogue<'a> {
                 Some(reply)
             }
         };
-        self.session.answer_rcpt(refusal, &mut self.out)
+        let step = self.session.answer_rcpt(refusal, &mut self.out);
+        self.session.take_refusal();
+        step
     }
 
     async fn judge_recipient(&mut self, rules: &Rules, rcpt: &Rcpt) -> Result<Served, Refusal> {
@@ -147,6 +151,11 @@ impl<'a> Dialogue<'a> {
         }
         let served = rules.policy.recipient(rcpt, self.session.is_secure());
         let served = served.map_err(|reply| Refusal { rule: rule_of(&reply, rcpt), reply })?;
+        // An alias counts with all its addresses: they share the record of the message.
+        let named = self.message.as_ref().map_or(0, |message| message.recipients.len());
+        if named > 0 && named + served.addresses.len() > rules.options.recipients_max {
+            return Err(Refusal::by("limits.recipients", replies::TOO_MANY_RECIPIENTS));
+        }
         if !helper {
             self.greylist(rules, rcpt, &screening).await?;
         }
@@ -303,6 +312,7 @@ impl<'a> Dialogue<'a> {
     pub(crate) fn abandon(&mut self, why: Abandoned) {
         self.mx.block().add(Counter::MessagesRejected, 1);
         let Some(message) = &self.message else { return };
+        self.session.take_refusal();
         let reply = why.reply();
         let since = message.body.as_ref().map_or_else(tick, |body| body.since);
         let rule = match why {
@@ -390,7 +400,9 @@ impl<'a> Dialogue<'a> {
         self.note(Stage::Message, reply.code(), rule, tick(), &[("id", Value::Text(&id))]);
         tracing::info!(session = %self.id, id, peer = %self.client.address, code = u64::from(reply.code()),
             reason = reply.text(), rule, "message refused");
-        self.session.refuse(reply, &mut self.out)
+        let step = self.session.refuse(reply, &mut self.out);
+        self.session.take_refusal();
+        step
     }
 
     fn log_accepted(&mut self, envelope: &Envelope, headers: &Headers, size: u64) {

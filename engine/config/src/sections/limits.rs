@@ -183,8 +183,9 @@ pub(crate) struct SessionSettings {
     pub(crate) ledger: LedgerOptions,
 }
 
-/// Bytes that a recipient takes in the spool at most: a path of RFC 5321 section 4.5.3.1.3 and its length.
-const RECIPIENT: u64 = 260;
+/// Bytes that a recipient takes in the spool at most: its path (RFC 5321 section 4.5.3.1.3), that of its mailbox, what the
+/// sender calls it (RFC 3461 section 5.4), and their lengths.
+const RECIPIENT: u64 = 1300;
 
 /// Bytes of a message's record besides the message and the recipients, generously.
 const RECORD_REST: u64 = 64 << 10;
@@ -236,7 +237,8 @@ fn smtp(
 ) -> ringpost_smtp::Options {
     let default = ringpost_smtp::Options::default();
     let recipients = table.count("recipients", default.recipients_max);
-    let record = spool.inline_max.0 + recipients.value as u64 * RECIPIENT + RECORD_REST;
+    let addresses = recipients.value.max(ringpost_policy::ALIAS_ADDRESSES_MAX) as u64;
+    let record = spool.inline_max.0 + addresses * RECIPIENT + RECORD_REST;
     table.reader.require(record <= spool.segment_size.0, &[recipients.spot()], || {
         format!("a message to {} recipients may not fit spool.segment_size, {}", recipients.value, spool.segment_size)
     });

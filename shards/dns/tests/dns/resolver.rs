@@ -4,6 +4,7 @@ use crate::support::{Script, Server, a, alias, hasty, later, mx, name, on_shard,
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::rdata::AAAA;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use ringpost_base::Span;
 use ringpost_dns::{Dns, Failure, IN_FLIGHT_MAX, Resolver};
 use ringpost_runtime::{Services, sleep, spawn, tick};
 use std::cell::Cell;
@@ -316,6 +317,22 @@ fn a_dead_server_beside_a_live_one_costs_nothing() {
             let name = format!("n{number}.example");
             let soon = tick().deadline(Duration::from_secs(9));
             assert_eq!(resolver.ipv4(&name, soon).await, Err(Failure::NoSuchName), "the timeout is 10 s");
+        }
+        drop(dead);
+    });
+}
+
+#[test]
+fn two_dead_servers_of_three_delay_questions_and_fail_none() {
+    let server = Server::start();
+    let dead = [(); 2].map(|()| UdpSocket::bind("127.0.0.1:0").expect("a port"));
+    let mut options = patient(&[&server]);
+    options.servers.extend(dead.iter().map(|socket| socket.local_addr().expect("bound")));
+    (options.timeout, options.attempts) = (Span::millis(500), 2);
+    on_shard(options, async move |dns: Dns| {
+        let resolver = dns.resolver();
+        for number in 0..8 {
+            assert_eq!(ipv4(&resolver, &format!("n{number}.example")).await, Err(Failure::NoSuchName));
         }
         drop(dead);
     });

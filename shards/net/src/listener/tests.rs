@@ -46,7 +46,8 @@ fn check(address: &str, from: impl Iterator<Item = IpAddr>, lengths: NetworkLeng
 #[test]
 fn connections_go_to_the_shard_that_owns_their_address() {
     // All over 127.0.0.0/8, whose addresses are all this machine's.
-    let spread = || (0_u32..300).map(|at| IpAddr::V4(Ipv4Addr::from_bits(0x7F00_0001 + at.wrapping_mul(50_021) % 0xFF_0000)));
+    let spread =
+        || (0_u32..300).map(|at| IpAddr::V4(Ipv4Addr::from_bits(0x7F00_0001 + at.wrapping_mul(50_021) % 0xFF_0000)));
     check("127.0.0.1:0", spread(), NetworkLengths::default());
     check("127.0.0.1:0", spread(), NetworkLengths { v4: 32, v6: 128 });
     check("[::1]:0", ["::1".parse().expect("address")].into_iter().cycle().take(8), NetworkLengths::default());

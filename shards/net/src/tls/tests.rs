@@ -3,8 +3,8 @@
 use super::der::Fields;
 use super::*;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256,
-    PKCS_RSA_SHA256, SanType,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256, SanType,
 };
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, ClientConnection, ResolvesClientCert};
@@ -267,7 +267,8 @@ fn versions_strengths_and_groups() {
     check_policy(&only_13, Client::default(), "TLSv1.3 ");
     check_policy(&only_13, Client::v12(), "Tls12NotOfferedOrEnabled");
     check_policy(&classical, Client::default(), "TLSv1.3 TLS13_AES_256_GCM_SHA384 X25519");
-    let hybrid_alone = Client { groups: vec![kx_group::X25519MLKEM768], versions: vec![&version::TLS13], ..Client::default() };
+    let hybrid_alone =
+        Client { groups: vec![kx_group::X25519MLKEM768], versions: vec![&version::TLS13], ..Client::default() };
     check_policy(&classical, hybrid_alone, "NoKxGroupsInCommon");
 }
 
@@ -324,7 +325,8 @@ fn client_certificates_are_told_of_and_none_is_a_reason_to_refuse() {
     let ours = files.authority.issue(&["mx.sender.example"], ecdsa());
     let strange = Authority::new("strange").issue(&["user@sender.example"], rsa());
     let nameless = files.authority.issue(&[], ecdsa());
-    let show = |(certificate, key): &(rcgen::Certificate, KeyPair)| Client::showing(vec![certificate.der().clone()], key);
+    let show =
+        |(certificate, key): &(rcgen::Certificate, KeyPair)| Client::showing(vec![certificate.der().clone()], key);
     for (acceptor, shown, expected) in [
         (&off, &ours, "none"),
         (&ask, &ours, "mx.sender.example false"),

@@ -35,9 +35,11 @@ fn a_presented_address_takes_the_place_of_the_proxys() {
         tools.report(format!("{} {}", before.0 == before.1, connection.hop() == before.0));
         tools.report(connection.peer().to_string());
     });
-    for (presented, expected) in
-        [("192.0.2.7:1025", "192.0.2.7:1025"), ("[::ffff:192.0.2.7]:25", "192.0.2.7:25"), ("[2001:db8::1]:1", "[2001:db8::1]:1")]
-    {
+    for (presented, expected) in [
+        ("192.0.2.7:1025", "192.0.2.7:1025"),
+        ("[::ffff:192.0.2.7]:25", "192.0.2.7:25"),
+        ("[2001:db8::1]:1", "[2001:db8::1]:1"),
+    ] {
         let mut client = server.connect();
         writeln!(client, "{presented}").expect("sent");
         assert_eq!((&*server.told(), &*server.told()), ("true true", expected));

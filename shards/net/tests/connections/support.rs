@@ -67,9 +67,7 @@ impl Server {
             let tools = Tools { table: table.clone(), acceptor: acceptor().clone(), reports: sender };
             let take = move |connection| spawn("session", session(connection, tools.clone()));
             let mut seat = shard.seat;
-            let stopped = async {
-                while !seat.changed().await.phase.is_final() {}
-            };
+            let stopped = async { while !seat.changed().await.phase.is_final() {} };
             let stopped = async {
                 stopped.await;
                 table.stop();

@@ -1,14 +1,18 @@
 //! What the tests share: a server, a client, and readers of what comes out of it.
 
+pub(crate) mod authority;
 pub(crate) mod load;
 pub(crate) mod maildir;
 pub(crate) mod metrics;
 pub(crate) mod net;
+pub(crate) mod postfix;
 pub(crate) mod programs;
+pub(crate) mod secure;
 pub(crate) mod server;
 pub(crate) mod settings;
 pub(crate) mod smtp;
 pub(crate) mod text;
+pub(crate) mod unbound;
 
 use std::time::{Duration, Instant};
 

@@ -1,0 +1,4 @@
+//! Scratch target.
+#![allow(dead_code, reason = "scratch")]
+#[path = "../integration/support/mod.rs"]
+mod support;
