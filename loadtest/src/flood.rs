@@ -38,6 +38,7 @@ const SOURCES_FOR_MAX: u64 = 1_000_000;
 struct Flood {
     dial: Dial,
     kind: FloodKind,
+    noops: u32,
     rcpt: String,
     schedule: Schedule,
     started: AtomicU64,
@@ -135,6 +136,7 @@ pub(crate) fn flood(args: &FloodArgs) -> Result<Flooded> {
     let flood = Arc::new(Flood {
         dial,
         kind: args.kind,
+        noops: args.noops,
         rcpt: args.rcpt.clone(),
         schedule,
         started: AtomicU64::new(0),
@@ -228,7 +230,7 @@ impl Flood {
     async fn connect(&self, number: u64, recorder: &Recorder) -> Result<(), Trouble> {
         let turn = number as usize;
         match self.kind {
-            FloodKind::Connect => Connection::open(&self.dial, turn, recorder).await?.farewell().await,
+            FloodKind::Connect => self.to_the_end(turn, recorder).await,
             FloodKind::Handshake => self.shake_hands(turn, recorder).await,
             FloodKind::Pregreet => self.talk_first(turn, recorder).await,
             FloodKind::Reset => {
@@ -238,6 +240,14 @@ impl Flood {
                 Ok(())
             }
         }
+    }
+
+    async fn to_the_end(&self, turn: usize, recorder: &Recorder) -> Result<(), Trouble> {
+        let mut connection = Connection::open(&self.dial, turn, recorder).await?;
+        for _ in 0..self.noops {
+            connection.command("NOOP", b"NOOP\r\n", 250).await?;
+        }
+        connection.farewell().await
     }
 
     async fn shake_hands(&self, turn: usize, recorder: &Recorder) -> Result<(), Trouble> {

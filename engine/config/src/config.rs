@@ -289,7 +289,7 @@ pub enum ClientCertificates {
 /// Where names are looked up, and for how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dns {
-    /// The servers, asked in this order. Empty: those of `/etc/resolv.conf`.
+    /// The servers, two of which are asked at a time, in turn. Empty: those of `/etc/resolv.conf`.
     pub servers: Vec<SocketAddr>,
     /// How long an answer is waited for, each time a server is asked.
     pub timeout: Span,

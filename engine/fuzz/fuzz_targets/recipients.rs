@@ -38,7 +38,8 @@ fuzz_target!(|text: &str| match Directory::parse("file", text) {
 
 /// Names to be looked up: all words of the file, with and without a detail.
 fn names(text: &str) -> Vec<String> {
-    let words = text.split([' ', '\t', ',', ':', '\n', '\r', '*', '@']).filter(|word| !word.is_empty() && word.len() < 64);
+    let words =
+        text.split([' ', '\t', ',', ':', '\n', '\r', '*', '@']).filter(|word| !word.is_empty() && word.len() < 64);
     let words: Vec<&str> = words.take(40).chain(["nobody"]).collect();
     words.iter().flat_map(|word| [(*word).to_owned(), format!("{word}+x"), format!("x{word}")]).collect()
 }

@@ -138,6 +138,9 @@ pub(crate) struct FloodArgs {
     /// Start connections at this rate (200/s, 1000/min, 5/h), whatever the server does [default: as fast as they end]
     #[arg(long, value_name = "R")]
     pub(crate) rate: Option<Rate>,
+    /// NOOPs that --kind connect sends one by one before QUIT: so many round trips more
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=1_000))]
+    pub(crate) noops: u32,
     /// Recipient of the messages that --kind reset breaks off, or doesn't wait for the answer to
     #[arg(long, value_name = "ADDRESS", default_value = "user0@example.com")]
     pub(crate) rcpt: String,
@@ -213,6 +216,8 @@ impl FloodArgs {
 
     /// Refuses what no connection could make sense of.
     pub(crate) fn check(&self) -> Result<()> {
+        let silent = self.noops == 0 || self.kind == FloodKind::Connect;
+        anyhow::ensure!(silent, "--noops goes with --kind connect");
         ensure_plain("--rcpt", &self.rcpt)
     }
 }

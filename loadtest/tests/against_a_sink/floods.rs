@@ -28,6 +28,8 @@ fn sessions_to_the_end() {
     check_flood(&run, 60, 0, 0);
     assert_eq!(run.record()["result"]["replies"]["221"], 60);
     check_endings(&sink, 60, Ending::InOrder);
+    Run::of(&sink, "flood", &["--count", "10", "--noops", "3"]).exits(0);
+    assert_eq!(sink.noops(), 30);
 }
 
 #[test]

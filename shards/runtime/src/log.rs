@@ -115,7 +115,7 @@ const COLOUR: u8 = 1 << 4;
 /// The options in one word, which every event reads.
 fn pack(options: LogOptions) -> u8 {
     let level = LEVELS.iter().position(|level| *level == options.level).unwrap_or_default() as u8;
-    level | u8::from(options.format == Format::Text) * TEXT | u8::from(options.colour) * COLOUR
+    level | (u8::from(options.format == Format::Text) * TEXT) | (u8::from(options.colour) * COLOUR)
 }
 
 fn unpack(word: u8) -> LogOptions {

@@ -22,7 +22,7 @@ pub(crate) static DNS: Section = Section {
             "servers",
             Kind::Text("a list of IP addresses, with ports where these are not 53, such as [\"127.0.0.1:5353\"]"),
             "[]",
-            "The servers, asked in this order. Empty: those of `/etc/resolv.conf`. Operators of DNS lists refuse public \
+            "The servers, two asked at a time, in turn. Empty: those of `/etc/resolv.conf`. Operators of DNS lists refuse public \
              resolvers: run one of your own.",
         ),
         Key::new(

@@ -2,3 +2,5 @@
 #![allow(dead_code, reason = "scratch")]
 #[path = "../integration/support/mod.rs"]
 mod support;
+#[path = "../integration/screen.rs"]
+mod screen;

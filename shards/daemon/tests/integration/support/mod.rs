@@ -6,6 +6,7 @@ pub(crate) mod maildir;
 pub(crate) mod metrics;
 pub(crate) mod net;
 pub(crate) mod postfix;
+pub(crate) mod presented;
 pub(crate) mod programs;
 pub(crate) mod secure;
 pub(crate) mod server;

@@ -5,7 +5,7 @@ use super::programs::{Guarded, program};
 use super::{eventually, wait_until};
 use std::fmt::Write;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,15 +31,13 @@ impl Names {
     }
 
     /// An address, on a list, with an answer.
-    pub(crate) fn listed(self, zone: &str, address: Ipv4Addr, answer: &str) -> Self {
-        let [a, b, c, d] = address.octets();
-        self.record(&format!("{d}.{c}.{b}.{a}.{zone} A {answer}"))
+    pub(crate) fn listed(self, zone: &str, address: impl Into<IpAddr>, answer: &str) -> Self {
+        self.record(&format!("{}.{zone} A {answer}", reversed(address.into())))
     }
 
     /// The name that an address has.
     pub(crate) fn pointer(self, address: Ipv4Addr, name: &str) -> Self {
-        let [a, b, c, d] = address.octets();
-        self.record(&format!("{d}.{c}.{b}.{a}.in-addr.arpa PTR {name}"))
+        self.record(&format!("{}.in-addr.arpa PTR {name}", reversed(address.into())))
     }
 
     /// A zone whose servers never answer.
@@ -49,6 +47,18 @@ impl Names {
         let _ = write!(self.zones, "forward-zone:\n  name: \"{zone}\"\n  forward-addr: {at}\n");
         self
     }
+}
+
+/// An address as it stands in names: RFC 5782 section 2.1, RFC 5782 section 2.4.
+fn reversed(address: IpAddr) -> String {
+    let parts: Vec<String> = match address {
+        IpAddr::V4(address) => address.octets().iter().rev().map(u8::to_string).collect(),
+        IpAddr::V6(address) => {
+            let nibbles = address.octets().into_iter().rev().flat_map(|octet| [octet & 15, octet >> 4]);
+            nibbles.map(|nibble| format!("{nibble:x}")).collect()
+        }
+    };
+    parts.join(".")
 }
 
 /// A running unbound.
