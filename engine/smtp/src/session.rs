@@ -111,6 +111,11 @@ impl<A: Accepted> Session<A> {
         Self { core: Core::new(setup), proof: PhantomData }
     }
 
+    /// Says what the peer may say of others, where it turns out only after the session was made: before the banner.
+    pub fn trust(&mut self, trust: Trust) {
+        self.core.setup.trust = trust;
+    }
+
     /// Writes the banner (RFC 5321 section 3.1).
     pub fn greet(&mut self, out: &mut Vec<u8>) {
         banner(&mut self.core, out);

@@ -25,7 +25,7 @@ use ringpost_config::{Config, Listener, LogFormat, LogLevel};
 use ringpost_control::{Board, Phase};
 use ringpost_dns::Dns;
 use ringpost_metrics::Block;
-use ringpost_net::{Group, Ticketing, bind};
+use ringpost_net::{Bound, Group, Ticketing, bind};
 use ringpost_policy::{GreyRecord, GreySecret};
 use ringpost_runtime::log::{self, Format, Level, LogControl, LogGuard, LogOptions};
 use ringpost_runtime::{Inbox, Plan, Services, ShardThread, entropy, inbox, mesh, now, preflight, start};
@@ -242,6 +242,7 @@ fn launch(
     std::fs::create_dir_all(&spool).with_context(|| format!("{}: can't be made", spool.display()))?;
     let directories = shard_directories(&spool, cores.len())?;
     let mut sockets = share(groups, cores.len())?;
+    let mut rudders = rudders(groups)?;
     let mut greylisted = by_owner(greylisted, source.config.policy.ledger.networks, cores.len());
     let seats = mesh(cores.len(), MESH_CAPACITY);
     for ((((core, (directory, orphans)), mesh), orders), index) in
@@ -257,6 +258,8 @@ fn launch(
             directory,
             orphans,
             sockets: std::mem::take(&mut sockets[index]),
+            // The first shard changes the steering where a reload asks for it.
+            rudders: std::mem::take(&mut rudders),
             greylisted: std::mem::take(&mut greylisted[index]),
             secret: *secret,
             mesh,
@@ -283,6 +286,14 @@ fn share(groups: &[(Listener, Group)], shards: usize) -> Result<Vec<Vec<Socket>>
         }
     }
     Ok(by_shard)
+}
+
+/// A socket of each group, by which its steering is changed.
+fn rudders(groups: &[(Listener, Group)]) -> Result<Vec<(String, Bound)>> {
+    let first = |(listener, group): &(Listener, Group)| {
+        Ok(group.share()?.into_iter().next().map(|bound| (listener.name.clone(), bound)))
+    };
+    groups.iter().filter_map(|group| first(group).transpose()).collect()
 }
 
 /// What each shard remembers of the greylist.

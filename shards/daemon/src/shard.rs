@@ -50,6 +50,8 @@ pub(crate) struct Equipment {
     pub(crate) directory: PathBuf,
     pub(crate) orphans: Orphans,
     pub(crate) sockets: Vec<Socket>,
+    /// By which the steering of each listener is changed, on one of the shards.
+    pub(crate) rudders: Vec<(String, Bound)>,
     /// What the greylist of this shard remembers from before.
     pub(crate) greylisted: Vec<GreyRecord>,
     pub(crate) secret: GreySecret,
@@ -65,7 +67,8 @@ pub(crate) struct Equipment {
 /// Runs the shard until the server stops.
 pub(crate) async fn run(shard: Shard, equipment: Equipment) {
     let Shard { id, block, mut seat } = shard;
-    let Equipment { core, publisher, state_dir, directory, orphans, sockets, files, inbox, opened, .. } = equipment;
+    let Equipment { core, publisher, state_dir, directory, orphans, sockets, rudders, files, inbox, opened, .. } =
+        equipment;
     let parts =
         Parts { shards: equipment.shards, secret: equipment.secret, keeper: equipment.keeper, block: block.clone() };
     let in_force = publisher.current();
@@ -97,7 +100,8 @@ pub(crate) async fn run(shard: Shard, equipment: Equipment) {
         }
     };
     let _ = opened.send((id, Ok(())));
-    let mut taking = Taking { id, state_dir, mx, owners, runner, store, table: Table::new(), publisher, in_force };
+    let (table, shards) = (Table::new(), parts.shards);
+    let mut taking = Taking { id, shards, state_dir, rudders, mx, owners, runner, store, table, publisher, in_force };
     let fits = |phase| matches!(phase, Phase::Ready | Phase::Degraded);
     let Some(ready) = taking.wait_for(&mut seat, fits).await else {
         return close(&taking.store, &seat).await;
@@ -108,6 +112,8 @@ pub(crate) async fn run(shard: Shard, equipment: Equipment) {
     // Only now: who sees the acknowledgement may connect.
     seat.acknowledge(ready);
     taking.wait_for(&mut seat, Phase::is_final).await;
+    // A socket that is still held here would go on taking connections that nobody serves.
+    taking.rudders.clear();
     stops.iter().for_each(|stop| stop.ring());
     let drain_timeout = taking.in_force.source.config.server.drain_timeout.0;
     drain(&taking.table, &listening, drain_timeout).await;
@@ -222,7 +228,9 @@ fn listener_rules(listener: &Listener) -> ListenerRules {
 /// A shard that takes up what is put in force.
 struct Taking {
     id: ShardId,
+    shards: usize,
     state_dir: PathBuf,
+    rudders: Vec<(String, Bound)>,
     mx: Rc<Mx>,
     owners: Rc<Owners>,
     runner: Rc<Runner>,
@@ -292,9 +300,25 @@ impl Taking {
             greylist.configure(policy.greylist.clone());
         });
         self.mx.replace_dns(&source.dns);
+        self.steer(config);
         self.runner.redirect(config.queue, routes(config), Target::all(config, &self.state_dir));
         if let Some(core) = source.cores.get(self.id.index()) {
             self.store.set_budget(budget(core));
+        }
+    }
+}
+
+impl Taking {
+    /// Where a listener has come to stand behind proxies, or no longer does, the kernel steers otherwise.
+    fn steer(&self, config: &Config) {
+        let former = &self.in_force.source.config;
+        for (name, bound) in &self.rudders {
+            let steered = |config: &Config| {
+                config.listeners.iter().any(|listener| listener.name == *name && listener.is_steered())
+            };
+            if steered(config) != steered(former) {
+                bound.steer(steered(config).then_some(config.policy.ledger.networks), self.shards);
+            }
         }
     }
 }

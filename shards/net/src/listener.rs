@@ -1,7 +1,7 @@
 //! Listening sockets: one per shard and address, all of an address in one SO_REUSEPORT group.
 
 use crate::filter::{and, attach, give, load_byte, only_if};
-use crate::steering::steer;
+use crate::steering::{let_go, steer};
 use crate::{Connection, NetError, Table};
 use glommio::GlommioError;
 use glommio::net::{TcpListener, TcpStream};
@@ -38,6 +38,20 @@ impl Bound {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// Changes how the connections of the socket's group are given to its `shards` sockets, while it listens: steered to
+    /// the shards that own their addresses, or spread evenly. Where the kernel can't, that is logged.
+    pub fn steer(&self, steering: Option<NetworkLengths>, shards: usize) {
+        let address = self.address;
+        let done = match steering {
+            Some(lengths) if shards > 1 => steer(&self.socket, address.is_ipv4(), lengths, shards),
+            _ => let_go(&self.socket),
+        };
+        match done {
+            Ok(()) => tracing::debug!(%address, steered = steering.is_some(), "steering of connections is set"),
+            Err(error) => tracing::warn!(%error, %address, "steering can't be changed, shards ask each other"),
+        }
+    }
 }
 
 /// The sockets of one address, in the order of their shards.
@@ -68,13 +82,12 @@ impl Group {
         for socket in &self.sockets {
             socket.listen(BACKLOG).map_err(|reason| NetError::Bind { address, reason })?;
         }
-        if let (Some(lengths), [first, _, ..]) = (steering, self.sockets.as_slice()) {
-            match steer(first, address.is_ipv4(), lengths, self.sockets.len()) {
-                Ok(()) => tracing::debug!(%address, "connections are steered to their owners"),
-                Err(error) => tracing::warn!(%error, %address, "connections can't be steered, shards ask each other"),
-            }
+        let shards = self.sockets.len();
+        let bounds: Vec<Bound> = self.sockets.into_iter().map(|socket| Bound { socket, address }).collect();
+        if let (Some(_), Some(first)) = (steering, bounds.first()) {
+            first.steer(steering, shards);
         }
-        Ok(self.sockets.into_iter().map(|socket| Bound { socket, address }).collect())
+        Ok(bounds)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::filter::{
     xor_index,
 };
 use ringpost_base::{NetworkLengths, OWNER_FACTORS, OWNER_FINAL};
-use std::{io, os::fd::AsFd};
+use std::{io, os::fd::AsFd, os::fd::AsRawFd};
 
 /// Where the source address is in the header of a packet, and how many words of 32 bits it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,31 @@ pub(crate) fn steer(socket: &impl AsFd, v4: bool, lengths: NetworkLengths, shard
     let source = if v4 { Source::V4 } else { Source::V6 };
     attach(socket, libc::SO_ATTACH_REUSEPORT_CBPF, program(source, lengths, shards))
 }
+
+/// Takes the program away: the kernel spreads connections evenly again. Nothing happens where there is none.
+pub(crate) fn let_go(socket: &impl AsFd) -> io::Result<()> {
+    let nothing: libc::c_int = 0;
+    // SAFETY: the option takes an integer, of which a pointer and the size are given, and looks at nothing else.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_DETACH_REUSEPORT_BPF,
+            (&raw const nothing).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            error => Err(error),
+        },
+    }
+}
+
+/// From Linux 5.3 on; the same number on all architectures that glommio runs on.
+const SO_DETACH_REUSEPORT_BPF: libc::c_int = 68;
 
 /// [`ringpost_base::owner`] as a program. All sockets of a group are of one family, so it does not look which.
 fn program(source: Source, lengths: NetworkLengths, shards: usize) -> Program {

@@ -86,6 +86,8 @@ impl Dialogue<'_> {
         let proxied = among(&listener.proxy_from, canonical(peer.ip()));
         if proxied {
             self.read_proxy_header(connection).await?;
+            // What it may say of others depends on who it is, and not on who its proxy is.
+            self.session.trust(listener.trust(self.client.address));
         }
         self.welcome(&rules, listener, proxied).await.map_err(End::Refused)?;
         let (peer, address) = (peer.to_string(), self.client.address.to_string());
@@ -223,11 +225,13 @@ impl Dialogue<'_> {
         let rules = self.mx.rules();
         let since = tick();
         self.message = None;
+        self.greeted = false;
         let listener = rules.listener(&self.listener).cloned();
         if let (Some(address), Some(listener)) = (info.addr, &listener) {
             let address = canonical(address);
             connection.present(SocketAddr::new(address, info.port.unwrap_or(0)));
-            self.client = Box::new(Client::new(address));
+            *self.client = Client::new(address);
+            self.tarpit = false;
             if let Err(reply) = self.welcome(&rules, listener, true).await {
                 return self.session.answer_client(Some(reply), &mut self.out);
             }

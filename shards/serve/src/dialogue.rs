@@ -31,7 +31,7 @@ pub(crate) struct Dialogue<'a> {
     /// Replies are held back.
     pub(crate) tarpit: bool,
     /// The greeting was noted.
-    greeted: bool,
+    pub(crate) greeted: bool,
     /// The configuration that the session goes by.
     epoch: u64,
 }

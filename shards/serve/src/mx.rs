@@ -13,7 +13,7 @@ use ringpost_net::{Closed, Connection, Table};
 use ringpost_policy::{Admission, BanSet, DnsList, GreySecret, Limit, Load, Note, Stage, Trail, TrailStep, Value};
 use ringpost_queue::Item;
 use ringpost_runtime::{contain, now, spawn, tick};
-use ringpost_smtp::{Reply, Session, Setup, TlsUse, Trust, replies};
+use ringpost_smtp::{Reply, Session, Setup, TlsUse, replies};
 use ringpost_store::{Receipt, Store};
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -340,11 +340,7 @@ impl MxListener {
         id: SessionId,
         connection: &Connection,
     ) -> Session<Receipt> {
-        let address = canonical(connection.peer().ip());
-        let trust = Trust {
-            xclient: among(&listener.xclient_from, address),
-            xforward: among(&listener.xforward_from, address),
-        };
+        let trust = listener.trust(canonical(connection.peer().ip()));
         Session::new(Setup {
             options: rules.options.clone(),
             protocol: listener.protocol,

@@ -6,7 +6,7 @@
 use ringpost_base::Network;
 use ringpost_net::Acceptor;
 use ringpost_policy::{Capacity, GreylistMode, Policy, ScreenOptions};
-use ringpost_smtp::{Options, Protocol, TlsUse};
+use ringpost_smtp::{Options, Protocol, TlsUse, Trust};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -64,6 +64,13 @@ pub struct ListenerRules {
     pub xclient_from: Vec<Network>,
     /// Peers that may say XFORWARD.
     pub xforward_from: Vec<Network>,
+}
+
+impl ListenerRules {
+    /// What a client of this address may say of others.
+    pub(crate) fn trust(&self, address: IpAddr) -> Trust {
+        Trust { xclient: among(&self.xclient_from, address), xforward: among(&self.xforward_from, address) }
+    }
 }
 
 impl Rules {

@@ -1,7 +1,7 @@
 //! What is found out about a sending host, and what follows from it: DNS lists, reverse names, HELO, speaking too early. A real
 //! unbound has the names, and XCLIENT presents the hosts.
 
-use crate::support::presented::{Story, XCLIENT, by_xclient, inputs, present};
+use crate::support::presented::{PROXY, Presented, Story, XCLIENT, by_proxy, by_xclient, inputs, present};
 use crate::support::server::Server;
 use crate::support::settings::Settings;
 use crate::support::smtp::Client;
@@ -35,15 +35,21 @@ fn list(settings: Settings, zone: &str, weight: i32, answers: &str) -> Settings 
 /// The first recipient of a host must get this reply: its code, and what it names. Gives what is told of the session.
 #[track_caller]
 fn check(server: &Server, address: IpAddr, helo: &str, code: u16, named: &str) -> Story {
-    let mut presented = by_xclient(server, &address.to_string(), helo);
-    presented.client.say("MAIL FROM:<a@example.org>", 250);
-    presented.client.send(b"RCPT TO:<alice@example.com>\r\n");
-    let reply = presented.client.reply();
-    let told = Story::of(server, &presented.id);
-    assert_eq!(reply.code, code, "{address} {helo}: {}, {told:#?}", reply.text());
+    check_presented(server, by_xclient(server, &address.to_string(), helo), code, named)
+}
+
+/// The same for a client that was presented in some way.
+#[track_caller]
+fn check_presented(server: &Server, presented: Presented, code: u16, named: &str) -> Story {
+    let Presented { mut client, id } = presented;
+    client.say("MAIL FROM:<a@example.org>", 250);
+    client.send(b"RCPT TO:<alice@example.com>\r\n");
+    let reply = client.reply();
+    let told = Story::of(server, &id);
+    assert_eq!(reply.code, code, "{}, {told:#?}", reply.text());
     if code == 550 {
-        let words = format!("550 5.7.1 rejected: the sending host has a bad reputation: {named} [{}]", presented.id);
-        assert_eq!(reply.text(), words, "{address} {helo}");
+        let words = format!("550 5.7.1 rejected: the sending host has a bad reputation: {named} [{id}]");
+        assert_eq!(reply.text(), words);
         let step = told.last("screen");
         assert_eq!((&step["outcome"], &step["rule"]), (&550.into(), &"screen.score_reject".into()), "{step}");
     }
@@ -145,28 +151,24 @@ fn a_dead_list_never_blocks_mail() {
     let names = Names::default().dead("dead.example", &silent).listed("block.example", host(9), "127.0.0.2");
     let unbound = Unbound::start(&names);
     let settings = settings(&unbound.servers(), &["score_reject = 10", "deadline = \"500ms\""]);
-    let server = Server::start(list(list(settings, "dead.example", 10, ""), "block.example", 10, ""));
-    for last in 1..=5 {
-        let told = check(&server, host(last), HELO, 250, "");
+    let settings = list(list(settings, "dead.example", 10, ""), "block.example", 10, "").listener_line(PROXY);
+    let server = Server::start(settings);
+    let check = |address, code, named: &str| {
+        let told = check_presented(&server, by_proxy(server.smtp(), address, HELO), code, named);
         assert!(inputs(told.last("lookup")).contains("unanswered=1"), "{told:#?}");
-    }
-    server.wait_for_line("a DNS list doesn't work; it is skipped and tried now and then", |line| {
-        line["list"] == "dead.example" && line["level"] == "warn"
-    });
+    };
+    let skipped = |line: &serde_json::Value| line["list"] == "dead.example" && line["level"] == "warn";
+    (1..=5).for_each(|last| check(host(last), 250, ""));
+    server.wait_for_line("a DNS list doesn't work; it is skipped and tried now and then", skipped);
     assert!(silent.heard() > 0, "nobody was asked");
-    // The lists that work still count.
-    check(&server, host(9), HELO, 550, "block.example");
-    let before = server.metrics();
-    for last in 11..=15 {
-        let told = check(&server, host(last), HELO, 250, "");
-        assert!(inputs(told.last("lookup")).contains("unanswered=1"), "{told:#?}");
-    }
-    // Skipped, it is not asked, and nobody waits for it.
-    let late = |metrics: &crate::support::metrics::Metrics| metrics.total("ringpost_dns_late_total");
-    assert_eq!(late(&server.metrics()), late(&before));
-    let failed = server.metrics().sum("ringpost_dns_lookups_total", "outcome=\"failed\"");
-    assert_eq!(failed, 11, "one for each host");
-    let mut client = by_xclient(&server, &host(20).to_string(), HELO).client;
+    let late = server.metrics().total("ringpost_dns_late_total");
+    // It is not asked any more, and nobody waits for it; the list that works still counts.
+    (11..=15).for_each(|last| check(host(last), 250, ""));
+    check(host(9), 550, "block.example");
+    let metrics = server.metrics();
+    assert_eq!(metrics.total("ringpost_dns_late_total"), late, "somebody waited");
+    assert_eq!(metrics.sum("ringpost_dns_lookups_total", "outcome=\"failed\""), 11, "one for each host");
+    let mut client = by_proxy(server.smtp(), host(20), HELO).client;
     client.deliver("a@example.org", &["alice@example.com"], &message("dead", "list\r\n"));
     server.maildir("example.com/alice").only();
 }
