@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::args::{DialArgs, ProcessArgs, RecordArgs};
 use crate::client::{Connection, Dial, Trouble};
 use crate::drip::Drip;
-use crate::limits::{raise_open_files, raise_open_files_of_crowd};
+use crate::limits::{Demand, raise_open_files, raise_open_files_of_crowd};
 use crate::process::usage_of;
 use crate::progress::Progress;
 use crate::run::{dial, stop_on_signals};
@@ -195,7 +195,7 @@ impl Crowd {
         let mine: Vec<usize> = (index..sessions).step_by(count).collect();
         raise_open_files(mine.len() as u64, 1)?;
         let shared = Arc::new(Shared {
-            dial: dial(&plan.dial, u64::from(plan.sessions), Trust::of(&plan.dial))?,
+            dial: dial(&plan.dial, Demand::at_once(u64::from(plan.sessions)), Trust::of(&plan.dial))?,
             conduct: plan.conduct,
             gate: Semaphore::new((plan.process.at_once as usize).div_ceil(count)),
             opened: AtomicU64::new(0),

@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::args::{FloodArgs, FloodKind, TlsMode};
 use crate::client::{Connection, Dial, Trouble};
-use crate::limits::raise_open_files;
+use crate::limits::{Demand, raise_open_files};
 use crate::progress::Progress;
 use crate::record::{Refusal, StageSummary, Used};
 use crate::report::{stage_summaries, write_errors, write_stages, write_used};
@@ -30,9 +30,9 @@ use crate::tls::Trust;
 /// How often the counts are looked at.
 const TICK: Duration = Duration::from_millis(50);
 
-/// Local addresses are chosen as for so many connections at one time, at least while these last: a port that was in use
-/// rests for a minute, in which a flood opens many more.
-const SOURCES_FOR_MAX: u64 = 1_000_000;
+/// Ports that may rest in TIME_WAIT from a flood without a count. They rest for a minute, in which many more connections than
+/// are open at one time come and go.
+const RESTING_MAX: u64 = 1_000_000;
 
 /// What all connections share.
 struct Flood {
@@ -128,8 +128,9 @@ pub(crate) fn flood(args: &FloodArgs) -> Result<Flooded> {
     let concurrency = u64::from(args.concurrency);
     // A socket each, and with a rate a timer too.
     raise_open_files(concurrency, 1 + u64::from(args.rate.is_some()))?;
-    let resting = args.count.unwrap_or(SOURCES_FOR_MAX).min(SOURCES_FOR_MAX).max(concurrency);
-    let dial = dial(&args.dial(), resting, Trust::of_flood(&args.dial))?;
+    let resting = args.count.unwrap_or(RESTING_MAX).min(RESTING_MAX);
+    let demand = Demand { at_once: concurrency, with_resting: concurrency.max(resting) };
+    let dial = dial(&args.dial(), demand, Trust::of_flood(&args.dial))?;
     let stop = stop_on_signals()?;
     let before = Readings::take(args.record.server_pid)?;
     let schedule = Schedule::of(args.rate, args.count, args.duration(), Instant::now());
@@ -203,10 +204,14 @@ fn start_workers(flood: &Arc<Flood>, threads: usize, concurrency: usize) -> Resu
 impl Flood {
     /// One connection after the other, to the end of the schedule.
     async fn connect_in_turn(self: Arc<Self>, recorder: Recorder) -> Result<()> {
-        let pacer = Pacer::new()?;
+        let mut pacer = None;
         let mut stop = self.schedule.stop_signal();
         while let Some(ticket) = self.schedule.next(Instant::now()) {
             if let Some(due) = ticket.due {
+                let pacer = match &pacer {
+                    Some(pacer) => pacer,
+                    None => pacer.insert(Pacer::new()?),
+                };
                 tokio::select! {
                     biased;
                     slept = pacer.sleep_until(due) => slept?,

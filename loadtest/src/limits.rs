@@ -57,18 +57,36 @@ fn processes_for(connections: u64, room: u64) -> Option<u64> {
 /// The address after this many is in the next /24: a server that tells networks apart is to see several.
 const SOURCE_DISTANCE: u32 = 256;
 
+/// How many connections need ports.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Demand {
+    /// That are open at one time: without ports for them there is no run.
+    pub(crate) at_once: u64,
+    /// With those whose ports rest in TIME_WAIT, in the worst case.
+    pub(crate) with_resting: u64,
+}
+
+impl Demand {
+    /// Connections that are all open at one time, and none before them.
+    pub(crate) fn at_once(connections: u64) -> Self {
+        Self { at_once: connections, with_resting: connections }
+    }
+}
+
 /// Local addresses for so many connections. Towards a loopback target there are 16 million to choose from; towards
 /// others they must be given.
-pub(crate) fn sources_for(given: Vec<IpAddr>, targets: &[Target], connections: u64) -> Result<Vec<IpAddr>> {
-    let needed = connections.div_ceil(CONNECTIONS_PER_SOURCE_MAX * targets.len() as u64);
+pub(crate) fn sources_for(given: Vec<IpAddr>, targets: &[Target], demand: Demand) -> Result<Vec<IpAddr>> {
+    let addresses = |connections: u64| connections.div_ceil(CONNECTIONS_PER_SOURCE_MAX * targets.len() as u64);
+    let loopback = |target: &Target| matches!(target.address.ip(), IpAddr::V4(address) if address.is_loopback());
+    let free = given.is_empty() && targets.iter().all(loopback);
+    let needed = addresses(if free { demand.with_resting } else { demand.at_once });
     if given.len() as u64 >= needed || needed <= 1 {
         return Ok(given);
     }
-    let loopback = |target: &Target| matches!(target.address.ip(), IpAddr::V4(address) if address.is_loopback());
     ensure!(
-        given.is_empty() && targets.iter().all(loopback),
-        "{connections} connections need {needed} local addresses, {CONNECTIONS_PER_SOURCE_MAX} connections each: give \
-         them with --source"
+        free,
+        "{} connections need {needed} local addresses, {CONNECTIONS_PER_SOURCE_MAX} connections each: give them with --source",
+        demand.at_once
     );
     let first = u32::from(Ipv4Addr::new(127, 1, 0, 1));
     Ok((0..needed as u32).map(|index| IpAddr::V4(Ipv4Addr::from(first + index * SOURCE_DISTANCE))).collect())
@@ -88,12 +106,21 @@ mod tests {
     fn sources_are_added_only_where_they_are_needed_and_known_to_exist() {
         let local = [target("127.0.0.1:25")];
         let remote = [target("192.0.2.1:25")];
-        assert_eq!(sources_for(vec![], &local, 25_000).map(|s| s.len()).ok(), Some(0));
-        assert_eq!(sources_for(vec![], &local, 60_000).map(|s| s.len()).ok(), Some(3));
-        assert_eq!(sources_for(vec![], &remote, 60_000).ok(), None);
-        let given = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
-        assert_eq!(sources_for(given.clone(), &local, 60_000).ok(), None);
-        assert_eq!(sources_for(given.clone(), &remote, 10).ok(), Some(given));
+        let count = |given: &[IpAddr], targets: &[Target], demand| {
+            sources_for(given.to_vec(), targets, demand).map(|sources| sources.len()).ok()
+        };
+        let (few, many) = (Demand::at_once(25_000), Demand::at_once(60_000));
+        let flood = Demand { at_once: 50, with_resting: 60_000 };
+        assert_eq!(count(&[], &local, few), Some(0));
+        assert_eq!(count(&[], &local, many), Some(3));
+        assert_eq!(count(&[], &remote, many), None);
+        let given = [IpAddr::V4(Ipv4Addr::LOCALHOST)];
+        assert_eq!(count(&given, &local, many), None);
+        assert_eq!(count(&given, &remote, few), Some(1));
+        assert_eq!(
+            [count(&[], &local, flood), count(&[], &remote, flood), count(&given, &local, flood)],
+            [Some(3), Some(0), Some(1)]
+        );
     }
 
     #[test]

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use crate::acked::AckedFile;
 use crate::args::{DialArgs, LoadArgs, RunArgs, TlsMode, ensure_plain};
 use crate::client::{Dial, Target};
-use crate::limits::{raise_open_files, sources_for};
+use crate::limits::{Demand, raise_open_files, sources_for};
 use crate::message::{Composer, Framing};
 use crate::process::{Usage, usage_of, usage_of_self};
 use crate::progress::Progress;
@@ -43,7 +43,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
     // 53 bits, so that the record's readers in any language get it back unrounded.
     let seed = args.mail.seed.unwrap_or_else(|| RandomState::new().hash_one(0) >> 11);
     let framing = if args.mail.bdat { Framing::Bdat } else { Framing::Data };
-    let dial = dial(&args.dial, sessions, Trust::of(&args.dial))?;
+    let dial = dial(&args.dial, Demand::at_once(sessions), Trust::of(&args.dial))?;
     let composer = Composer::new(seed, &args.mail, framing)?;
     let acked = args.proof.acked.as_deref().map(AckedFile::open).transpose()?;
     let stop = stop_on_signals()?;
@@ -179,7 +179,7 @@ pub(crate) fn stop_on_signals() -> Result<Arc<AtomicBool>> {
 }
 
 /// Looks up targets and sources, and prepares TLS with this trust.
-pub(crate) fn dial(args: &DialArgs, connections: u64, trust: Trust<'_>) -> Result<Dial> {
+pub(crate) fn dial(args: &DialArgs, demand: Demand, trust: Trust<'_>) -> Result<Dial> {
     ensure_plain("--ehlo", &args.ehlo)?;
     let mut targets = Vec::with_capacity(args.to.len());
     for target in &args.to {
@@ -193,7 +193,7 @@ pub(crate) fn dial(args: &DialArgs, connections: u64, trust: Trust<'_>) -> Resul
     ensure!(given.is_empty() || alike, "--source and --to must be all IPv4, or all IPv6");
     let connector = if args.tls == TlsMode::Off { None } else { Some(tls::connector(args, trust)?) };
     Ok(Dial {
-        sources: sources_for(given, &targets, connections)?,
+        sources: sources_for(given, &targets, demand)?,
         targets,
         tls: args.tls,
         connector,

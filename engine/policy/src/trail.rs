@@ -5,10 +5,11 @@
 //!
 //! A note in the ring, little endian: length of the whole (2 bytes), stage (1), outcome (2), session (8), time in microseconds
 //! (8), microseconds taken (4), rule, number of inputs (1), and each input: name, kind (1), value. Texts are their length
-//! (1) and their UTF-8 bytes; numbers are 8 bytes. Notes wrap around the end of the ring.
+//! (1) and their UTF-8 bytes; numbers are 8 bytes, addresses 16, those of IPv4 mapped. Notes wrap around the end of the ring.
 
 use ringpost_base::{SessionId, Timestamp};
 use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 /// Longest text of a note; what is longer is cut at a character.
@@ -79,6 +80,8 @@ pub enum Value<'a> {
     Number(u64),
     /// A number that may be negative.
     Score(i64),
+    /// An address, which becomes text when it is read.
+    Address(IpAddr),
 }
 
 /// What is noted of one step of a session.
@@ -252,6 +255,14 @@ fn encode(session: SessionId, at: Timestamp, note: &Note<'_>, out: &mut Vec<u8>)
                 out.push(2);
                 out.extend_from_slice(&score.to_le_bytes());
             }
+            Value::Address(address) => {
+                let wide = match address {
+                    IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+                    IpAddr::V6(v6) => *v6,
+                };
+                out.push(3);
+                out.extend_from_slice(&wide.octets());
+            }
         }
         out[count_at] += 1;
     }
@@ -308,7 +319,11 @@ impl Reader<'_> {
         match self.take::<1>()?[0] {
             0 => self.text().map(OwnedValue::Text),
             1 => self.take().map(|bytes| OwnedValue::Number(u64::from_le_bytes(bytes))),
-            _ => self.take().map(|bytes| OwnedValue::Score(i64::from_le_bytes(bytes))),
+            2 => self.take().map(|bytes| OwnedValue::Score(i64::from_le_bytes(bytes))),
+            _ => {
+                let wide = Ipv6Addr::from(self.take::<16>()?);
+                Some(OwnedValue::Text(wide.to_canonical().to_string()))
+            }
         }
     }
 }
@@ -327,13 +342,23 @@ mod tests {
     fn a_note_reads_back() {
         let mut trail = Trail::new(RING_MIN);
         let (session, at) = (SessionId::from_number(9), Timestamp::from_unix_micros(5));
-        let inputs = [("to", Value::Text("a@b")), ("count", Value::Number(u64::MAX)), ("score", Value::Score(-3))];
+        let peers = [IpAddr::from([192, 0, 2, 1]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1])];
+        let inputs = [
+            ("to", Value::Text("a@b")),
+            ("count", Value::Number(u64::MAX)),
+            ("score", Value::Score(-3)),
+            ("peer", Value::Address(peers[0])),
+            ("address", Value::Address(peers[1])),
+        ];
         trail.note(session, at, &note("limits.x", &inputs));
         trail.note(SessionId::from_number(8), at, &note("", &[]));
         let steps = trail.explain(session);
         assert_eq!(steps.len(), 1);
         assert_eq!((steps[0].stage, steps[0].outcome, &*steps[0].rule), (Stage::Rcpt, 550, "limits.x"));
         assert_eq!(steps[0].inputs[2], ("score".to_owned(), OwnedValue::Score(-3)));
+        for (input, peer) in steps[0].inputs[3..].iter().zip(peers) {
+            assert_eq!(input.1, OwnedValue::Text(peer.to_string()));
+        }
         assert_eq!(trail.find("a@b"), Some(session));
         assert_eq!((trail.find("c@d"), trail.oldest()), (None, Some(at)));
     }

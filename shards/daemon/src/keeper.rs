@@ -114,11 +114,12 @@ impl Keeper {
         let mut watches = self.watches();
         let mut mirror = self.mirror();
         let (mut last_round, mut mirrored) = (Instant::now(), Instant::now());
+        let mut next = None;
         loop {
             let wait = ROUND.saturating_sub(last_round.elapsed());
-            match self.requests.recv_timeout(wait) {
+            match next.take().map_or_else(|| self.requests.recv_timeout(wait), Ok) {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return self.end(),
-                Ok(Request::Ordered(order)) => self.ordered(order, mirror.as_ref()),
+                Ok(Request::Ordered(order)) => next = self.ordered(order, mirror.as_ref()),
                 Ok(Request::Reload(answer)) => {
                     let result = self.reload();
                     if result.is_ok() {
@@ -174,9 +175,12 @@ impl Keeper {
         let at = now().wall;
         let ttl = order.ttl.map(|ttl| ttl.0);
         let added = self.book.add(order.network, &order.reason, OPERATOR, ttl, at);
-        let added = added.map_err(|error| match error {
-            BanError::Protected(_) | BanError::Allowed(_) => Refusal::conflict(error.to_string()),
-            _ => Refusal::invalid(error.to_string()),
+        let added = added.map_err(|error| {
+            let words = format!("{} {error}", order.network);
+            match error {
+                BanError::Protected(_) | BanError::Allowed(_) => Refusal::conflict(words),
+                _ => Refusal::invalid(words),
+            }
         })?;
         let ban = added.ban;
         tracing::info!(network = %ban.network, reason = &*ban.reason, "ban added");
@@ -199,9 +203,10 @@ impl Keeper {
         Ok(ban_view(&ban))
     }
 
-    /// Bans that rules ask for: all that have come by now, with one publication.
-    fn ordered(&mut self, first: BanOrder, mirror: Option<&Mirror>) {
-        let mut others = Vec::new();
+    /// Bans that rules ask for: all that have come by now, with one publication. Gives the request behind them, if it was
+    /// seen to be another.
+    fn ordered(&mut self, first: BanOrder, mirror: Option<&Mirror>) -> Option<Request> {
+        let mut next = None;
         let mut orders = vec![first];
         while orders.len() < ORDERS_TOGETHER
             && let Ok(request) = self.requests.try_recv()
@@ -209,7 +214,7 @@ impl Keeper {
             match request {
                 Request::Ordered(order) => orders.push(order),
                 other => {
-                    others.push(other);
+                    next = Some(other);
                     break;
                 }
             }
@@ -231,15 +236,7 @@ impl Keeper {
             }
         }
         self.put_bans_in_force();
-        for request in others {
-            match request {
-                Request::Reload(answer) => {
-                    let result = self.reload();
-                    report(result, answer);
-                }
-                other => self.serve(other, mirror),
-            }
-        }
+        next
     }
 
     fn expire(&mut self) {

@@ -194,10 +194,12 @@ fn serve_on(
     }
     let outcome = operate(foundation, &source, &shards, &admin, signals, since);
     shards.board.publish_phase(Phase::Draining);
+    // As the config is that is in force by now.
+    let drain_timeout = foundation.publisher.current().source.config.server.drain_timeout.0;
     // Health and metrics answer until the sessions are done.
-    wait_departed(&shards, config.server.drain_timeout.0);
+    wait_departed(&shards, drain_timeout);
     admin.stop();
-    match (outcome, stop(config, shards)) {
+    match (outcome, stop(drain_timeout, shards)) {
         (Err(outcome), Err(closed)) => Err(outcome.context(closed.to_string())),
         (outcome, closed) => outcome.and(closed),
     }
@@ -438,10 +440,10 @@ fn wait_departed(shards: &Shards, within: Duration) {
 }
 
 /// Stops the shards, whatever phase they are in, and waits for them.
-fn stop(config: &Config, shards: Shards) -> Result<()> {
+fn stop(drain_timeout: Duration, shards: Shards) -> Result<()> {
     let Shards { threads, board, .. } = shards;
     board.publish_phase(Phase::Draining);
-    let within = config.server.drain_timeout.0 + CLOSE;
+    let within = drain_timeout + CLOSE;
     let (done, joined) = bounded(1);
     let join = move || {
         let results: Vec<_> = threads.into_iter().map(ShardThread::join).collect();

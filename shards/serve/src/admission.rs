@@ -90,11 +90,11 @@ impl Dialogue<'_> {
             self.session.trust(listener.trust(self.client.address));
         }
         self.welcome(&rules, listener, proxied).await.map_err(End::Refused)?;
-        let (peer, address) = (peer.to_string(), self.client.address.to_string());
         let inputs = [
             ("listener", Value::Text(&listener.name)),
-            ("peer", Value::Text(&peer)),
-            ("address", Value::Text(&address)),
+            ("peer", Value::Address(peer.ip())),
+            ("port", Value::Number(peer.port().into())),
+            ("address", Value::Address(self.client.address)),
         ];
         self.note(Stage::Connect, 0, "", self.client.since, &inputs);
         if listener.tls == TlsUse::Implicit {

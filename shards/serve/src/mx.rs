@@ -233,7 +233,7 @@ impl MxListener {
                 spawn("session", self.clone().serve(Box::new(connection), id, span.0));
             }
             Admission::Refuse(limit) => {
-                mx.met(id, limit, Stage::Connect, since, &[("address", Value::Text(&address.to_string()))]);
+                mx.met(id, limit, Stage::Connect, since, &[("address", Value::Address(address))]);
                 self.refuse(connection, id, listener, limit.reply());
             }
         }
@@ -278,6 +278,7 @@ impl MxListener {
     async fn converse(&self, connection: &mut Connection, id: SessionId, delay: Duration) -> Counter {
         let rules = self.mx.rules();
         let Some(listener) = rules.listener(&self.name) else { return Counter::SessionsClosedServer };
+        let tls_first = listener.tls == TlsUse::Implicit;
         let session = self.session(&rules, listener, id, connection);
         let mut dialogue = Dialogue::new(&self.mx, &self.name, session, id, canonical(connection.peer().ip()));
         let ended = match Box::pin(dialogue.admit(connection, listener, delay)).await {
@@ -293,6 +294,8 @@ impl MxListener {
             Some(End::Refused(reply)) => (Counter::SessionsRefused, Some(reply)),
             Some(End::Closed(closed)) => self.farewell(&dialogue, closed),
         };
+        // Where TLS comes first there is no way to say anything before it.
+        let words = words.filter(|_| !tls_first || dialogue.session.is_secure());
         dialogue.note(
             Stage::Close,
             words.as_ref().map_or(0, Reply::code),

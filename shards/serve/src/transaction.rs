@@ -319,9 +319,8 @@ impl<'a> Dialogue<'a> {
             Abandoned::TooBig => "limits.message_size",
             Abandoned::BareNewline => "smtp.bare_newline",
         };
-        let id = message.id.to_string();
-        self.note(Stage::Message, reply.code(), rule, since, &[("id", Value::Text(&id))]);
-        tracing::info!(session = %self.id, id, peer = %self.client.address, code = u64::from(reply.code()),
+        self.note(Stage::Message, reply.code(), rule, since, &[("id", Value::Text(text_of(&message.id.text())))]);
+        tracing::info!(session = %self.id, id = %message.id, peer = %self.client.address, code = u64::from(reply.code()),
             reason = reply.text(), "message refused");
     }
 
@@ -343,9 +342,10 @@ impl<'a> Dialogue<'a> {
             self.mx.owners.tell(Question::Bytes { address: self.client.address, count: size });
         }
         let headers = body.headers.unwrap_or_else(|| Headers::walk(&body.draft.in_memory()[body.trace..]));
-        let id = message.id.to_string();
+        let id = message.id.text();
+        let id = text_of(&id);
         let inputs =
-            [("id", Value::Text(&id)), ("bytes", Value::Number(size)), ("hops", Value::Number(headers.hops as u64))];
+            [("id", Value::Text(id)), ("bytes", Value::Number(size)), ("hops", Value::Number(headers.hops as u64))];
         self.note(Stage::Message, 0, "", body.since, &inputs);
         if let Some(reply) = rules.policy.message(&headers).refusal() {
             return self.refuse(&message, reply, "limits.hops");
@@ -359,7 +359,7 @@ impl<'a> Dialogue<'a> {
                 self.session.accept(&receipt, &mut self.out);
                 block.add(Counter::MessagesAccepted, 1);
                 block.add(Counter::BytesAccepted, size);
-                let inputs = [("id", Value::Text(&id)), ("durability", Value::Text("fsync"))];
+                let inputs = [("id", Value::Text(id)), ("durability", Value::Text("fsync"))];
                 self.note(Stage::Commit, 250, "", since, &inputs);
                 self.log_accepted(&envelope, &headers, size);
                 (self.mx.accepted)(Item::new(receipt.id(), envelope.recipients.len() as u32));
@@ -396,9 +396,8 @@ impl<'a> Dialogue<'a> {
     fn refuse(&mut self, message: &Message<'_>, reply: Reply, rule: &str) -> Option<Step> {
         let permanent = reply.code() >= 500;
         self.mx.block().add(if permanent { Counter::MessagesRejected } else { Counter::MessagesDeferred }, 1);
-        let id = message.id.to_string();
-        self.note(Stage::Message, reply.code(), rule, tick(), &[("id", Value::Text(&id))]);
-        tracing::info!(session = %self.id, id, peer = %self.client.address, code = u64::from(reply.code()),
+        self.note(Stage::Message, reply.code(), rule, tick(), &[("id", Value::Text(text_of(&message.id.text())))]);
+        tracing::info!(session = %self.id, id = %message.id, peer = %self.client.address, code = u64::from(reply.code()),
             reason = reply.text(), rule, "message refused");
         let step = self.session.refuse(reply, &mut self.out);
         self.session.take_refusal();
@@ -424,6 +423,11 @@ impl<'a> Dialogue<'a> {
             "accepted"
         );
     }
+}
+
+/// The text of an id, which is ASCII.
+fn text_of(id: &[u8]) -> &str {
+    std::str::from_utf8(id).unwrap_or_default()
 }
 
 /// Whether a path names the postmaster of a domain, or of the server.

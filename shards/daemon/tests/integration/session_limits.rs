@@ -202,10 +202,8 @@ fn a_core_has_so_much_memory_for_messages() {
         let sent = message("held", &lines(7, 14_000));
         let (most, end) = sent.split_at(sent.len() - 100);
         let mut busy: Vec<Client> = (0..6).map(|_| Client::hello(server.smtp())).collect();
-        for client in &mut busy {
-            client.begin("a@example.org", &["bob@example.net"]);
-            client.send(most);
-        }
+        busy.iter_mut().for_each(|client| client.begin("a@example.org", &["bob@example.net"]));
+        busy.iter_mut().for_each(|client| client.send(most));
         wait_until("the messages are in memory", || {
             server.metrics().total("ringpost_message_memory_bytes") > 6 * most.len() as u64
         });

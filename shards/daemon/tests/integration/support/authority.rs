@@ -76,7 +76,7 @@ impl Authority {
         }
         run(request.arg("-keyout").arg(&issued.key).arg("-out").arg(path("csr")), "").ok();
         fs::write(path("ext"), format!("basicConstraints=CA:FALSE\n{extensions}")).expect("written");
-        let mut sign = openssl(&["x509", "-req", "-days", DAYS, "-rand_serial", "-in"]);
+        let mut sign = openssl(&["x509", "-req", "-days", DAYS, "-CAcreateserial", "-in"]);
         sign.arg(path("csr")).arg("-CA").arg(self.cert()).arg("-CAkey").arg(self.key());
         run(sign.arg("-extfile").arg(path("ext")).arg("-out").arg(&issued.cert), "").ok();
         issued

@@ -44,7 +44,8 @@ impl Dialect {
         self
     }
 
-    fn connection(&self, name: &str) -> ClientConnection {
+    /// The client of a handshake to come.
+    pub(crate) fn connection(&self, name: &str) -> ClientConnection {
         let builder = ClientConfig::builder_with_provider(Arc::new(self.provider.clone()))
             .with_safe_default_protocol_versions()
             .expect("versions that the provider has")

@@ -82,6 +82,11 @@ impl<S: Read + Write> Client<S> {
         self.stream.get_mut().write_all(bytes).expect("the server takes what is sent");
     }
 
+    /// The same where the server may have closed the connection.
+    pub(crate) fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
     /// Reads a reply; nothing at the end of the connection, an error where it was reset or nothing came in time.
     pub(crate) fn try_reply(&mut self) -> std::io::Result<Option<Reply>> {
         let mut lines = Vec::new();
@@ -176,6 +181,12 @@ impl<S: Read + Write> Client<S> {
 pub(crate) fn queued_id(reply: &Reply) -> String {
     let id = reply.lines[0].strip_prefix("250 2.0.0 queued as ");
     id.unwrap_or_else(|| panic!("no id in {:?}", reply.lines[0])).to_owned()
+}
+
+/// The session's id at the end of a refusal, or of the banner.
+pub(crate) fn session_id(reply: &Reply) -> String {
+    let last = reply.lines.last().and_then(|line| line.rsplit(' ').next());
+    last.map_or("", |word| word.trim_matches(['[', ']'])).to_owned()
 }
 
 /// RFC 5321 section 4.5.2: a dot before each line that begins with one, and the dot that ends the message.
