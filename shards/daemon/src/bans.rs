@@ -14,12 +14,13 @@ pub(crate) struct BanFile {
 impl BanFile {
     /// Reads the file; a book without bans if there is none. Lines that can't be read are said and left out.
     pub(crate) fn open(path: PathBuf) -> Result<(Self, BanBook)> {
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok((Self { path }, BanBook::default())),
             Err(error) => return Err(error).with_context(|| format!("{}: the bans can't be read", path.display())),
         };
-        let (book, bad) = BanBook::decode(&text);
+        // Bytes that are no text damage the line that they are in, and not the others.
+        let (book, bad) = BanBook::decode(&String::from_utf8_lossy(&bytes));
         for line in bad {
             tracing::error!(file = %path.display(), line = line.line as u64, reason = line.reason,
                 "a ban can't be read, and is not in force");

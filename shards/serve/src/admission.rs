@@ -233,7 +233,9 @@ impl Dialogue<'_> {
             *self.client = Client::new(address);
             self.tarpit = false;
             if let Err(reply) = self.welcome(&rules, listener, true).await {
-                return self.session.answer_client(Some(reply), &mut self.out);
+                // Whoever is turned away must not go on as anybody.
+                self.session.answer_client(Some(reply), &mut self.out);
+                return Some(Step::Close);
             }
         }
         self.client.name = match info.name {

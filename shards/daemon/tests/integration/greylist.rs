@@ -1,8 +1,10 @@
 //! Greylisting: who is put off, who is known, for how long, and that all shards agree about it.
 
+use crate::support::postfix::Postfix;
 use crate::support::presented::{PROXY, Presented, Story, by_proxy, inputs};
 use crate::support::server::Server;
 use crate::support::settings::Settings;
+use crate::support::smtp::Client;
 use crate::support::text::message;
 use crate::support::unbound::{Names, Unbound};
 use crate::support::{eventually, wait_until};
@@ -242,4 +244,21 @@ fn two_cores_agree_about_strangers() {
     server.change(|settings| settings.cores(1));
     server.start_again();
     mails().for_each(|mail| mail.check(&server, 250, "triplet is known"));
+}
+
+/// What greylisting counts on: a mail server comes again by itself.
+#[test]
+fn a_real_postfix_comes_again() {
+    let settings = SHORT.iter().fold(Settings::default(), |settings, line| settings.set("greylist", line));
+    let server = Server::start(settings);
+    let hasty = "queue_run_delay = 1s\nminimal_backoff_time = 1s\nmaximal_backoff_time = 2s\n";
+    let postfix = Postfix::start(server.smtp(), hasty);
+    let mut client = Client::hello(postfix.smtp);
+    client.begin("a@example.org", &["alice@example.com"]);
+    assert_eq!(client.content(&message("again", "and again\r\n")).code, 250);
+    server.maildir("example.com/alice").only();
+    wait_until("Postfix knows", || postfix.log().contains("status=sent (250 2.0.0 queued as "));
+    let log = postfix.log();
+    assert!(log.contains("status=deferred") && log.contains("450 4.7.1 greylisted"), "{log}");
+    assert_eq!(server.metrics().sum("ringpost_greylist_total", "outcome=\"retried\""), 1);
 }

@@ -1,11 +1,13 @@
 //! LMTP from a mail system of one's own: a reply for each recipient, and every message delivered.
 
+use crate::support::postfix::Postfix;
 use crate::support::presented::Story;
 use crate::support::programs::{program, run};
 use crate::support::server::{Home, Server};
 use crate::support::settings::Settings;
 use crate::support::smtp::{Client, queued_id, stuffed};
 use crate::support::text::{lines, message};
+use crate::support::wait_until;
 use std::process::Command;
 
 /// One listener, for LMTP.
@@ -153,4 +155,33 @@ fn swaks_delivers_over_lmtp() {
             assert!(delivered.iter().any(|message| message.trace().contains(&by)), "no {by} in {path}");
         }
     }
+}
+
+#[test]
+fn a_real_postfix_delivers_over_lmtp() {
+    let home = Home::new(1);
+    let recipients = "[\"alice\", \"bob\"]";
+    let server = Server::start_at(home, settings().domain("example.com", recipients, "mail/{domain}/{local}"));
+    let (ip, port) = (server.smtp().ip(), server.smtp().port());
+    let lines_of_main_cf = format!(
+        "relayhost =\ndefault_transport = lmtp:inet:[{ip}]:{port}\nlmtp_tls_security_level = encrypt\n\
+         lmtp_tls_loglevel = 1\n"
+    );
+    let postfix = Postfix::start(server.smtp(), &lines_of_main_cf);
+    let body = lines(11, 4000);
+    let mut client = Client::hello(postfix.smtp);
+    client.begin("a@example.org", &["alice@example.com", "nobody@example.com", "bob@example.com"]);
+    assert_eq!(client.content(&message("stored", &body)).code, 250);
+    for path in ["example.com/alice", "example.com/bob"] {
+        let delivered = server.maildir(path).only();
+        assert!(delivered.body() == body.as_bytes(), "{path}: the body is another");
+        assert!(delivered.trace().contains("with LMTPS\r\n\t(version=TLSv1.3 "), "{}", delivered.trace());
+    }
+    wait_until("Postfix has heard of each recipient", || {
+        let log = postfix.log();
+        log.matches("status=sent (250 2.0.0 queued as ").count() == 2 && log.contains("status=bounced")
+    });
+    let log = postfix.log();
+    let refused = log.lines().find(|line| line.contains("status=bounced") && line.contains("nobody@example.com"));
+    assert!(refused.is_some_and(|line| line.contains("550 5.1.1")), "{log}");
 }

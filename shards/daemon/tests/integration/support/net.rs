@@ -4,7 +4,7 @@ use super::PATIENCE;
 use rustix::net::sockopt::{Timeout, set_socket_linger, set_socket_timeout};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -14,7 +14,9 @@ const HTTP_PATIENCE: Duration = Duration::from_secs(10);
 /// The TCP sockets of the thread's network, which may be another than the process's.
 const TCP_TABLE: &str = "/proc/thread-self/net/tcp";
 
-/// The state of a listening socket in that table.
+const TCP6_TABLE: &str = "/proc/thread-self/net/tcp6";
+
+/// The state of a listening socket in these tables.
 const LISTENING: &str = "0A";
 
 /// An address in 127.0.0.0/8 that nothing else uses, of which no client's own port can take anything away: clients
@@ -28,8 +30,8 @@ pub(crate) fn own_address() -> Ipv4Addr {
 }
 
 /// A port of that address that is free now.
-pub(crate) fn free_port(address: Ipv4Addr) -> SocketAddr {
-    let listener = TcpListener::bind((address, 0)).expect("a free port");
+pub(crate) fn free_port(address: impl Into<IpAddr>) -> SocketAddr {
+    let listener = TcpListener::bind((address.into(), 0)).expect("a free port");
     listener.local_addr().expect("bound")
 }
 
@@ -51,16 +53,20 @@ pub(crate) fn connect_from(source: IpAddr, to: SocketAddr) -> std::io::Result<Tc
 
 /// How many sockets listen on an address.
 pub(crate) fn listening_sockets(address: SocketAddr) -> usize {
-    let SocketAddr::V4(address) = address else { return 0 };
-    let wanted = as_in_proc(address);
-    let table = std::fs::read_to_string(TCP_TABLE).expect(TCP_TABLE);
-    let rows = table.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+    let (table, wanted) = (if address.is_ipv4() { TCP_TABLE } else { TCP6_TABLE }, as_in_proc(address));
+    let text = std::fs::read_to_string(table).expect(table);
+    let rows = text.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
     rows.filter(|row| row.len() > 3 && row[1] == wanted && row[3] == LISTENING).count()
 }
 
-/// The kernel prints the address's four bytes as one number in its own byte order.
-fn as_in_proc(address: SocketAddrV4) -> String {
-    format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port())
+/// The kernel prints the address's bytes four by four, each four as one number in its own byte order.
+fn as_in_proc(address: SocketAddr) -> String {
+    let bytes = match address.ip() {
+        IpAddr::V4(v4) => v4.octets().to_vec(),
+        IpAddr::V6(v6) => v6.octets().to_vec(),
+    };
+    let word = |four: &[u8]| format!("{:08X}", u32::from_ne_bytes([four[0], four[1], four[2], four[3]]));
+    format!("{}:{:04X}", bytes.chunks(4).map(word).collect::<String>(), address.port())
 }
 
 /// GET; the status and the body.

@@ -177,9 +177,9 @@ impl<S: Read + Write> Client<S> {
     }
 }
 
-/// The id in the reply that accepts a message.
+/// The id in the reply that accepts a message. The session's id follows it where something was refused before.
 pub(crate) fn queued_id(reply: &Reply) -> String {
-    let id = reply.lines[0].strip_prefix("250 2.0.0 queued as ");
+    let id = reply.lines[0].strip_prefix("250 2.0.0 queued as ").and_then(|rest| rest.split(' ').next());
     id.unwrap_or_else(|| panic!("no id in {:?}", reply.lines[0])).to_owned()
 }
 
