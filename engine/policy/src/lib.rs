@@ -215,6 +215,9 @@ impl Policy {
     pub fn mailbox(&self, address: &str) -> Option<Box<str>> {
         let (local, domain) = address.rsplit_once('@')?;
         let home = self.domains.home(domain)?;
+        if !home.separator().is_some_and(|separator| local.contains(separator)) {
+            return None;
+        }
         match home.find(local)?.how {
             Match::Any | Match::Subaddress => {}
             _ => return None,

@@ -192,40 +192,67 @@ impl Trail {
 
     /// The steps of a session that are still there, oldest first.
     pub fn explain(&self, session: SessionId) -> Vec<TrailStep> {
-        self.notes().filter(|note| note.session() == session.to_number()).filter_map(|note| note.decode()).collect()
+        let of_session = |place: &Place| self.number(place.at + 5) == session.to_number();
+        self.places().filter(of_session).filter_map(|place| self.raw(place).decode()).collect()
     }
 
-    /// The session of the newest note that has this text as an input, such as the id of a message.
-    pub fn find(&self, text: &str) -> Option<SessionId> {
-        let has = |note: &Raw| memchr::memmem::find(&note.0, text.as_bytes()).is_some();
-        self.notes().filter(has).last().map(|note| SessionId::from_number(note.session()))
+    /// The session of a message: of the newest note that has its id as the input `id`. Other inputs are what clients say.
+    pub fn find(&self, id: &str) -> Option<SessionId> {
+        let has = |step: &TrailStep| {
+            step.inputs
+                .iter()
+                .any(|(name, value)| name == "id" && matches!(value, OwnedValue::Text(text) if text == id))
+        };
+        let of_message = |place: &Place| {
+            let stage = self.byte(place.at + 2);
+            stage == Stage::Message as u8 || stage == Stage::Commit as u8
+        };
+        let steps = self.places().filter(of_message).filter_map(|place| self.raw(place).decode());
+        steps.filter(has).last().map(|step| step.session)
     }
 
     /// When the oldest note was made: how far back the trail reaches.
     pub fn oldest(&self) -> Option<Timestamp> {
-        self.notes().next().and_then(|note| note.decode()).map(|step| step.at)
+        self.places().next().and_then(|place| self.raw(place).decode()).map(|step| step.at)
     }
 
     fn byte(&self, at: usize) -> u8 {
         self.ring[(self.head + at) % self.ring.len()]
     }
 
-    fn notes(&self) -> impl Iterator<Item = Raw> + '_ {
+    fn number(&self, at: usize) -> u64 {
+        u64::from_le_bytes(std::array::from_fn(|byte| self.byte(at + byte)))
+    }
+
+    /// Where the notes are, oldest first.
+    fn places(&self) -> impl Iterator<Item = Place> + '_ {
         let mut at = 0;
         std::iter::from_fn(move || {
             if at >= self.len {
                 return None;
             }
             let len = usize::from(u16::from_le_bytes([self.byte(at), self.byte(at + 1)]));
-            let start = (self.head + at) % self.ring.len();
-            let first = len.min(self.ring.len() - start);
-            let mut bytes = Vec::with_capacity(len);
-            bytes.extend_from_slice(&self.ring[start..start + first]);
-            bytes.extend_from_slice(&self.ring[..len - first]);
+            let place = Place { at, len };
             at += len;
-            Some(Raw(bytes))
+            Some(place)
         })
     }
+
+    fn raw(&self, Place { at, len }: Place) -> Raw {
+        let start = (self.head + at) % self.ring.len();
+        let first = len.min(self.ring.len() - start);
+        let mut bytes = Vec::with_capacity(len);
+        bytes.extend_from_slice(&self.ring[start..start + first]);
+        bytes.extend_from_slice(&self.ring[..len - first]);
+        Raw(bytes)
+    }
+}
+
+/// Where a note is: how far behind the oldest it begins, and its length.
+#[derive(Clone, Copy)]
+struct Place {
+    at: usize,
+    len: usize,
 }
 
 fn encode(session: SessionId, at: Timestamp, note: &Note<'_>, out: &mut Vec<u8>) {
@@ -280,10 +307,6 @@ fn put(text: &str, out: &mut Vec<u8>) {
 struct Raw(Vec<u8>);
 
 impl Raw {
-    fn session(&self) -> u64 {
-        self.0.get(5..13).and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes)
-    }
-
     /// Nothing for bytes that no note left; that would be a fault of this file.
     fn decode(&self) -> Option<TrailStep> {
         let mut reader = Reader(self.0.get(2..)?);
@@ -359,8 +382,21 @@ mod tests {
         for (input, peer) in steps[0].inputs[3..].iter().zip(peers) {
             assert_eq!(input.1, OwnedValue::Text(peer.to_string()));
         }
-        assert_eq!(trail.find("a@b"), Some(session));
-        assert_eq!((trail.find("c@d"), trail.oldest()), (None, Some(at)));
+        assert_eq!(trail.oldest(), Some(at));
+    }
+
+    #[test]
+    fn a_message_is_found_by_its_id_and_not_by_what_others_say() {
+        let mut trail = Trail::new(RING_MIN);
+        let at = Timestamp::default();
+        let commit = |stage, name| (stage, [(name, Value::Text("01M7WMYRQK0000000006049SJP"))]);
+        for (session, (stage, inputs)) in
+            [(1, commit(Stage::Commit, "id")), (2, commit(Stage::Helo, "name")), (3, commit(Stage::Message, "to"))]
+        {
+            trail.note(SessionId::from_number(session), at, &Note { stage, inputs: &inputs, ..note("", &[]) });
+        }
+        assert_eq!(trail.find("01M7WMYRQK0000000006049SJP"), Some(SessionId::from_number(1)));
+        assert_eq!(trail.find("01M7WMYRQK0000000006049SJQ"), None);
     }
 
     #[test]

@@ -24,15 +24,13 @@ pub(crate) struct Transaction {
     pub(crate) binary: bool,
     /// RCPTs accepted, also where one names a recipient again.
     pub(crate) recipients: u32,
-    /// RCPTs refused for now, after the first that was accepted.
-    put_off: u32,
     /// The body between two chunks of BDAT.
     chunks: Option<Box<Body>>,
 }
 
 impl Transaction {
     pub(crate) fn new(utf8: bool, binary: bool) -> Self {
-        Self { utf8, binary, recipients: 0, put_off: 0, chunks: None }
+        Self { utf8, binary, recipients: 0, chunks: None }
     }
 }
 
@@ -86,6 +84,8 @@ pub(crate) enum AfterSkip {
 pub(crate) struct Spent {
     pub(crate) errors: u32,
     pub(crate) commands: u32,
+    /// RCPTs refused for now, in a message that had an accepted one.
+    put_off: u32,
     unknown: u32,
     messages: u32,
 }
@@ -296,7 +296,7 @@ impl Core {
     pub(crate) fn accepted(&mut self) {
         self.end_transaction();
         self.spent.errors = 0;
-        self.spent.commands = 0;
+        (self.spent.commands, self.spent.put_off) = (0, 0);
         self.spent.messages = self.spent.messages.saturating_add(1);
     }
 
@@ -364,13 +364,13 @@ impl Core {
         let put_off_max = self.announced().recipients_max;
         // Where others of the message are accepted, to close the session over those that have to wait would lose the
         // message, and lose it again at every try.
-        if let Some(transaction) = &mut self.transaction
+        if let Some(transaction) = &self.transaction
             && transaction.recipients > 0
-            && (transaction.put_off as usize) < put_off_max
+            && (self.spent.put_off as usize) < put_off_max
             && reply.class() == Class::Transient
             && !reply.closes()
         {
-            transaction.put_off += 1;
+            self.spent.put_off += 1;
             self.write(&reply, out);
             return None;
         }

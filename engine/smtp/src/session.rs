@@ -272,9 +272,10 @@ impl<A: Accepted> Session<A> {
         self.core.transaction.is_some()
     }
 
-    /// Whether the body of a message is under way.
+    /// Whether the body of a message is under way, or a chunk of one that is refused already.
     pub fn in_body(&self) -> bool {
-        matches!(self.core.state, State::Data(_) | State::Chunk { .. } | State::AnswerEnd) || self.core.is_chunking()
+        matches!(self.core.state, State::Data(_) | State::Chunk { .. } | State::SkipChunk { .. } | State::AnswerEnd)
+            || self.core.is_chunking()
     }
 
     /// Whether the client said QUIT.

@@ -57,6 +57,10 @@ impl Publisher {
     pub(crate) fn publish(&self, next: InForce) -> Vec<ShardId> {
         *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = next;
         let state = self.board.publish_epoch();
+        if state.phase.is_final() {
+            // Shards that drain take up nothing more.
+            return Vec::new();
+        }
         let late = self.board.wait_acknowledged(state, TAKE_UP);
         if !late.is_empty() {
             tracing::warn!(shards = ?late, "shards are slow to take up what is new");

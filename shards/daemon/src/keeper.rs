@@ -38,9 +38,6 @@ const ROUND: Duration = Duration::from_secs(1);
 /// Bans that rules ask for in one moment are put in force together.
 const ORDERS_TOGETHER: usize = 10_000;
 
-/// How often the nftables sets are made anew: before the elements of bans without an end would end.
-const MIRROR_ANEW: Duration = Duration::from_secs(7 * 86_400);
-
 type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
 
 /// What the keeper is asked.
@@ -113,7 +110,7 @@ impl Keeper {
     fn run(mut self) {
         let mut watches = self.watches();
         let mut mirror = self.mirror();
-        let (mut last_round, mut mirrored) = (Instant::now(), Instant::now());
+        let mut last_round = Instant::now();
         let mut next = None;
         loop {
             let wait = ROUND.saturating_sub(last_round.elapsed());
@@ -135,10 +132,6 @@ impl Keeper {
                 last_round = Instant::now();
                 self.expire();
                 self.look(&mut watches);
-                if mirrored.elapsed() >= MIRROR_ANEW {
-                    mirrored = Instant::now();
-                    self.mirror_anew(mirror.as_ref());
-                }
             }
         }
     }
@@ -268,21 +261,15 @@ impl Keeper {
         let sets = self.publisher.current().source.config.policy.bans.nftables.clone()?;
         match Mirror::start(sets) {
             Ok(mirror) => {
-                self.mirror_anew(Some(&mirror));
+                let at = now().wall;
+                let bans = self.book.list(at).into_iter().filter(|ban| self.book.may_mirror(&ban.network));
+                mirror.change(Change::Replace(bans.collect()), at);
                 Some(mirror)
             }
             Err(error) => {
                 tracing::error!(%error, "no thread for nftables");
                 None
             }
-        }
-    }
-
-    fn mirror_anew(&self, mirror: Option<&Mirror>) {
-        if let Some(mirror) = mirror {
-            let at = now().wall;
-            let bans = self.book.list(at).into_iter().filter(|ban| self.book.may_mirror(&ban.network));
-            mirror.change(Change::Replace(bans.collect()), at);
         }
     }
 

@@ -151,6 +151,7 @@ impl Parts {
             shard: id,
             shards: self.shards,
             networks: policy.ledger.networks,
+            limits: policy.ledger.clone(),
             ledger: Ledger::new(policy.ledger.clone(), policy.bans.rules.clone()),
             greylist,
             mesh: mesh.open(),
@@ -295,7 +296,7 @@ impl Taking {
         let config = &source.config;
         let policy = &config.policy;
         self.mx.replace_rules(rules, config.explain.memory.0 as usize);
-        self.owners.configure(|ledger, greylist| {
+        self.owners.configure(&policy.ledger, |ledger, greylist| {
             ledger.configure(policy.ledger.clone(), policy.bans.rules.clone());
             greylist.configure(policy.greylist.clone());
         });

@@ -128,9 +128,13 @@ impl Dialogue<'_> {
                 // Where the proxy speaks for itself, it is the client: a health check, mostly.
                 let source = match source {
                     Source::Proxied { source, .. } => source,
-                    Source::Local => connection.peer(),
+                    Source::Local => {
+                        self.client.exempt = true;
+                        connection.peer()
+                    }
                 };
                 connection.present(source);
+                connection.allow(self.mx.rules().timeouts.command, false);
                 self.client.address = connection.peer().ip();
                 let address = self.client.address.to_string();
                 self.note(
@@ -169,7 +173,7 @@ impl Dialogue<'_> {
         }
         // The clients of LMTP are mail systems of one's own.
         self.client.lmtp = listener.protocol == Protocol::Lmtp;
-        self.client.exempt = self.client.lmtp || self.mx.bans().allows(address);
+        self.client.exempt |= self.client.lmtp || self.mx.bans().allows(address);
         if self.client.exempt {
             return Ok(());
         }

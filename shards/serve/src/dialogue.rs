@@ -5,6 +5,7 @@
 
 use crate::admission::Client;
 use crate::mx::Mx;
+use crate::owners::Question;
 use crate::transaction::Message;
 use ringpost_base::{SessionId, Tick};
 use ringpost_message::Security;
@@ -16,6 +17,14 @@ use ringpost_smtp::{ForwardInfo, Reply, Session, SessionLimit, Step};
 use ringpost_store::Receipt;
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
+
+/// The longest that replies of one flush are held back altogether.
+const TARPIT_MAX: Duration = Duration::from_secs(60);
+
+/// While a core is at half of its messages in flight or more, how soon after MAIL a body must begin: a place is not to be had
+/// for waiting.
+const BODY_BEGINS: Duration = Duration::from_secs(30);
 
 pub(crate) struct Dialogue<'a> {
     pub(crate) mx: &'a Mx,
@@ -34,6 +43,8 @@ pub(crate) struct Dialogue<'a> {
     pub(crate) greeted: bool,
     /// The configuration that the session goes by.
     epoch: u64,
+    /// Octets of bodies that came and are not charged yet.
+    octets: u64,
 }
 
 impl<'a> Dialogue<'a> {
@@ -57,6 +68,7 @@ impl<'a> Dialogue<'a> {
             tarpit: false,
             greeted: false,
             epoch: mx.rules().epoch,
+            octets: 0,
         }
     }
 
@@ -97,7 +109,10 @@ impl<'a> Dialogue<'a> {
             match self.take(step, connection).await {
                 Ok(None) => {}
                 Ok(Some(Step::Close)) => return self.flush(connection).await.err(),
-                Ok(Some(_)) => self.message = None,
+                Ok(Some(_)) => {
+                    self.message = None;
+                    self.forwarded = None;
+                }
                 Err(closed) => return Some(closed),
             }
         }
@@ -120,13 +135,18 @@ impl<'a> Dialogue<'a> {
             self.session.set_options(rules.options.clone());
         }
         let timeouts = rules.timeouts;
+        let hurried = self.message.as_ref().filter(|_| !in_body && self.mx.is_crowded(&rules));
+        match hurried.map(|message| BODY_BEGINS.saturating_sub(tick().since(message.since))) {
+            Some(left) => connection.allow(left.min(timeouts.command), false),
+            None => connection.allow(if in_body { timeouts.data } else { timeouts.command }, in_body),
+        }
         drop(rules);
-        connection.allow(if in_body { timeouts.data } else { timeouts.command }, in_body);
         let may_stop = !self.session.in_transaction();
-        let Self { session, out, message, .. } = self;
+        let Self { session, out, message, octets, .. } = self;
         let mut nowhere = Vec::new();
         connection
             .feed(may_stop, |input| {
+                let is_body = session.in_body();
                 let body = message.as_mut().and_then(|message| message.body.as_mut());
                 let (used, step, heavy) = match body {
                     Some(body) if !body.broken => {
@@ -140,6 +160,7 @@ impl<'a> Dialogue<'a> {
                         (used, step, false)
                     }
                 };
+                *octets += if is_body { used as u64 } else { 0 };
                 // RFC 2920 section 3.2: replies are gathered for as long as there is input.
                 let wait = step == Step::Need && out.is_empty() && !heavy;
                 (used, (!wait).then_some(step))
@@ -151,6 +172,9 @@ impl<'a> Dialogue<'a> {
     /// A step that comes back ends the message, or, if it is `Close`, the session.
     async fn take(&mut self, step: Step, connection: &mut Connection) -> Result<Option<Step>, Closed> {
         self.note_greeting();
+        if !self.session.in_body() || step == Step::End {
+            self.charge();
+        }
         Ok(match step {
             Step::Need => {
                 self.flush(connection).await?;
@@ -176,6 +200,14 @@ impl<'a> Dialogue<'a> {
             }
             Step::Reset | Step::Close => Some(step),
         })
+    }
+
+    /// Charges the client's address for what came of bodies, whatever becomes of them.
+    fn charge(&mut self) {
+        let count = std::mem::take(&mut self.octets);
+        if count > 0 && !self.client.exempt {
+            self.mx.owners.tell(Question::Bytes { address: self.client.address, count });
+        }
     }
 
     /// The name of the client, once it is known.
@@ -235,7 +267,13 @@ impl<'a> Dialogue<'a> {
     pub(crate) async fn flush(&mut self, connection: &mut Connection) -> Result<(), Closed> {
         self.count_replies();
         if self.tarpit && !self.out.is_empty() {
-            let (since, span) = (tick(), self.mx.rules().screen.tarpit_delay.0);
+            let rules = self.mx.rules();
+            // Each reply is held back; who pipelines must not have them all for the price of one.
+            let replies = self.out.split(|byte| *byte == b'\n').filter(|line| line.get(3) == Some(&b' ')).count();
+            let span = rules.screen.tarpit_delay.0.saturating_mul(replies as u32).min(TARPIT_MAX);
+            let since = tick();
+            connection.allow(span + rules.timeouts.command, false);
+            drop(rules);
             connection.pause(span).await?;
             let waited = [("waited_ms", Value::Number(tick().since(since).as_millis() as u64))];
             self.note(Stage::Tarpit, 0, "screen.score_tarpit", since, &waited);
@@ -320,6 +358,12 @@ impl<'a> Dialogue<'a> {
             ("verified", Value::Number(u64::from(*verified))),
         ];
         self.note(Stage::Tls, 0, "", since, &inputs);
+    }
+}
+
+impl Drop for Dialogue<'_> {
+    fn drop(&mut self) {
+        self.charge();
     }
 }
 

@@ -155,7 +155,10 @@ impl Mx {
     }
 
     pub(crate) fn note(&self, session: SessionId, note: &Note<'_>) {
-        self.trail.borrow_mut().note(session, now().wall, note);
+        let mut trail = self.trail.borrow_mut();
+        if trail.is_on() {
+            trail.note(session, now().wall, note);
+        }
     }
 
     pub(crate) fn next_message_id(&self, at: Timestamp) -> SpoolId {
@@ -174,6 +177,11 @@ impl Mx {
         }
     }
 
+    /// Whether the core is at half of its messages in flight, or more.
+    pub(crate) fn is_crowded(&self, rules: &Rules) -> bool {
+        self.block.gauge(Gauge::MessagesInFlight) as usize >= rules.capacity.messages_in_flight.div_ceil(2)
+    }
+
     pub(crate) fn block(&self) -> &Block {
         &self.block
     }
@@ -190,6 +198,22 @@ impl Mx {
     /// A limit was met.
     pub(crate) fn count_limit(&self, limit: Limit) {
         self.block.add(counter_of(limit), 1);
+    }
+}
+
+/// Keeps the count of those who are turned away.
+struct TurningAway<'a>(&'a Mx);
+
+impl<'a> TurningAway<'a> {
+    fn new(mx: &'a Mx) -> Self {
+        mx.turning_away.set(mx.turning_away.get() + 1);
+        Self(mx)
+    }
+}
+
+impl Drop for TurningAway<'_> {
+    fn drop(&mut self) {
+        self.0.turning_away.set(self.0.turning_away.get() - 1);
     }
 }
 
@@ -245,7 +269,6 @@ impl MxListener {
         if mx.turning_away.get() >= TURNING_AWAY_MAX {
             return;
         }
-        mx.turning_away.set(mx.turning_away.get() + 1);
         // Where TLS comes first there is no way to say why.
         let words = (listener.tls != TlsUse::Implicit).then_some(reply);
         spawn("refusal", self.clone().turn_away(Box::new(connection), id, words));
@@ -265,13 +288,14 @@ impl MxListener {
                 Counter::SessionsClosedServer
             }
         };
-        drop(open);
         mx.block().add(how, 1);
         tracing::debug!(session = %id, how = words_of(how), "disconnected");
         connection.allow(LAST_WORDS, false);
         let linger =
             !matches!(how, Counter::SessionsClosedQuit | Counter::SessionsClosedPeer | Counter::SessionsClosedTls);
         Box::pin(connection.close(linger)).await;
+        // As long as the socket is open it counts: who is sent away and stays would otherwise cost descriptors for nothing.
+        drop(open);
     }
 
     /// The whole of a session; says how it ended.
@@ -356,12 +380,12 @@ impl MxListener {
     }
 
     async fn turn_away(self, mut connection: Box<Connection>, id: SessionId, words: Option<Reply>) {
+        let _turning = TurningAway::new(&self.mx);
         connection.allow(LAST_WORDS, false);
         if let Some(reply) = words {
             self.last_words(&mut connection, id, &reply).await;
         }
         connection.close(true).await;
-        self.mx.turning_away.set(self.mx.turning_away.get() - 1);
     }
 
     /// Says one thing to a client whose session is over or never was.

@@ -7,9 +7,11 @@
 
 use ringpost_base::{NetworkLengths, ShardId, UNKNOWN_ADDRESS, owner};
 use ringpost_metrics::{Block, Counter, Gauge};
-use ringpost_policy::{BanOrder, Counted as Place, Grey, GreyKey, GreyRecord, Greylist, Ledger, Limit, Offence};
+use ringpost_policy::{
+    BanOrder, Counted as Place, Grey, GreyKey, GreyRecord, Greylist, Ledger, LedgerOptions, Limit, Offence,
+};
 use ringpost_runtime::{MeshEnd, now, sleep, tick};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -77,6 +79,43 @@ impl Question {
     }
 }
 
+/// Which questions need an answer: what no limit is set for is not worth the way to another shard.
+#[derive(Clone, Copy)]
+struct Limited {
+    connections: bool,
+    messages: bool,
+    recipients: bool,
+    bytes: bool,
+}
+
+impl Limited {
+    fn by(limits: &LedgerOptions) -> Self {
+        let any = |limits: &[Option<u32>]| limits.iter().any(Option::is_some);
+        let bytes = limits.bytes_per_ip.is_some() || limits.bytes_per_network.is_some();
+        Self {
+            connections: any(&[
+                limits.connections_per_ip,
+                limits.connections_per_network,
+                limits.connection_rate_per_ip,
+                limits.connection_rate_per_network,
+            ]),
+            messages: bytes || any(&[limits.messages_per_ip, limits.messages_per_network]),
+            recipients: any(&[limits.recipients_per_ip, limits.recipients_per_network]),
+            bytes,
+        }
+    }
+
+    fn concerns(self, question: &Question) -> bool {
+        match question {
+            Question::Open(_) => self.connections,
+            Question::Message { .. } => self.messages,
+            Question::Recipient(_) => self.recipients,
+            Question::Bytes { .. } => self.bytes,
+            Question::Close(_) | Question::Offence { .. } | Question::Grey { .. } => true,
+        }
+    }
+}
+
 /// What an owner answers.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -101,6 +140,8 @@ pub struct OwnersSetup {
     pub shards: usize,
     /// How networks are cut. Fixed while the server runs: owners depend on it.
     pub networks: NetworkLengths,
+    /// What is limited.
+    pub limits: LedgerOptions,
     /// What addresses of this shard do.
     pub ledger: Ledger,
     /// What is known of triplets of its networks.
@@ -118,6 +159,8 @@ pub struct Owners {
     shard: ShardId,
     shards: usize,
     networks: NetworkLengths,
+    /// The kinds of questions that a limit of the configuration asks for; the same on all shards.
+    limited: Cell<Limited>,
     ledger: RefCell<Ledger>,
     greylist: RefCell<Greylist>,
     mesh: Rc<Mesh>,
@@ -129,13 +172,16 @@ pub struct Owners {
 impl Owners {
     /// The owners as seen from a shard.
     pub fn new(setup: OwnersSetup) -> Rc<Self> {
-        let OwnersSetup { shard, shards, networks, ledger, greylist, mesh, order, block } = setup;
+        let OwnersSetup { shard, shards, networks, limits, ledger, greylist, mesh, order, block } = setup;
+        let limited = Cell::new(Limited::by(&limits));
         let (ledger, greylist) = (RefCell::new(ledger), RefCell::new(greylist));
-        Rc::new(Self { shard, shards, networks, ledger, greylist, mesh, unsent: RefCell::default(), order, block })
+        let unsent = RefCell::default();
+        Rc::new(Self { shard, shards, networks, limited, ledger, greylist, mesh, unsent, order, block })
     }
 
     /// Changes the options of ledger and greylist; what is counted stays.
-    pub fn configure(&self, change: impl FnOnce(&mut Ledger, &mut Greylist)) {
+    pub fn configure(&self, limits: &LedgerOptions, change: impl FnOnce(&mut Ledger, &mut Greylist)) {
+        self.limited.set(Limited::by(limits));
         change(&mut self.ledger.borrow_mut(), &mut self.greylist.borrow_mut());
     }
 
@@ -154,8 +200,11 @@ impl Owners {
         owner(address, self.networks, self.shards)
     }
 
-    /// Asks the owner; [`Verdict::Free`] if it can't be asked.
+    /// Asks the owner; [`Verdict::Free`] if it can't be asked, or nothing is limited that the question is about.
     pub async fn ask(&self, question: Question) -> Verdict {
+        if !self.limited.get().concerns(&question) {
+            return Verdict::Free;
+        }
         let owner = self.owner(question.address());
         if owner == self.shard {
             return self.decide(question);
@@ -173,6 +222,9 @@ impl Owners {
 
     /// Tells the owner, and waits for nothing.
     pub fn tell(&self, question: Question) {
+        if !self.limited.get().concerns(&question) {
+            return;
+        }
         self.tell_to(self.owner(question.address()), question);
     }
 

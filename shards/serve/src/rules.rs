@@ -1,6 +1,6 @@
 //! The rules a shard serves by: replaced as a whole when the configuration changes.
 //!
-//! A session keeps what it announced to its client (its options of the protocol); everything else it looks up here when it
+//! A session keeps what it announced to its client and how TLS is used on it; everything else it looks up here when it
 //! needs it, so that a change is in force with the next command.
 
 use ringpost_base::Network;

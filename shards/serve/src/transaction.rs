@@ -21,8 +21,12 @@ pub(crate) struct Message<'a> {
     mx: &'a Mx,
     id: SpoolId,
     arrived: Timestamp,
+    /// The same by the clock that intervals are measured with.
+    pub(crate) since: Tick,
     mail: Mail,
     recipients: Vec<Recipient>,
+    /// Bytes that the envelope takes in memory.
+    held: u64,
     /// From the go-ahead on.
     pub(crate) body: Option<Body>,
 }
@@ -39,8 +43,27 @@ pub(crate) struct Body {
     since: Tick,
 }
 
+/// Bytes that a message takes besides its texts, and a recipient besides its own.
+const MESSAGE_BYTES: u64 = 512;
+const RECIPIENT_BYTES: u64 = 96;
+
+impl<'a> Message<'a> {
+    fn new(mx: &'a Mx, id: SpoolId, arrived: Timestamp, mail: Mail) -> Self {
+        mx.block().raise(Gauge::MessagesInFlight, 1);
+        let mut message = Self { mx, id, arrived, since: tick(), mail, recipients: Vec::new(), held: 0, body: None };
+        message.hold(MESSAGE_BYTES);
+        message
+    }
+
+    fn hold(&mut self, bytes: u64) {
+        self.held += bytes;
+        self.mx.block().raise(Gauge::MessageMemory, bytes);
+    }
+}
+
 impl Drop for Message<'_> {
     fn drop(&mut self) {
+        self.mx.block().lower(Gauge::MessageMemory, self.held);
         self.mx.block().lower(Gauge::MessagesInFlight, 1);
     }
 }
@@ -73,9 +96,7 @@ impl<'a> Dialogue<'a> {
         if refusal.is_none() {
             let arrived = now().wall;
             let id = self.mx.next_message_id(arrived);
-            self.mx.block().raise(Gauge::MessagesInFlight, 1);
-            let message = Message { mx: self.mx, id, arrived, mail, recipients: Vec::new(), body: None };
-            self.message = Some(Box::new(message));
+            self.message = Some(Box::new(Message::new(self.mx, id, arrived, mail)));
         }
         let step = self.session.answer_mail(refusal, &mut self.out);
         self.session.take_refusal();
@@ -143,6 +164,10 @@ impl<'a> Dialogue<'a> {
         if let Some(reply) = screening.refusal.clone().filter(|_| !helper) {
             return Err(Refusal::by("screen.score_reject", reply));
         }
+        // What a sender names is kept in memory until the message has come.
+        if self.mx.load().message_memory >= rules.capacity.message_memory {
+            return Err(self.limited(Limit::MessageMemory));
+        }
         // Counted before it is known whether the recipient exists: guesses are what the limit is for.
         if !self.client.exempt
             && let Verdict::Limited(limit) = self.mx.owners.ask(Question::Recipient(self.client.address)).await
@@ -173,6 +198,9 @@ impl<'a> Dialogue<'a> {
             }
             let original = rcpt.orcpt.clone().or_else(|| (*address != *named).then(|| original_of(named)));
             let mailbox = rules.policy.mailbox(&address);
+            let texts = [Some(&address), original.as_ref(), mailbox.as_ref()];
+            let bytes: usize = texts.into_iter().flatten().map(|text| text.len()).sum();
+            message.hold(RECIPIENT_BYTES + bytes as u64);
             message.recipients.push(Recipient { address, original, notify: notify_of(rcpt), mailbox });
         }
     }
@@ -338,9 +366,6 @@ impl<'a> Dialogue<'a> {
             return self.refuse(&message, replies::STORAGE_FULL, "spool");
         }
         let size = body.draft.len() - body.trace as u64;
-        if !self.client.exempt {
-            self.mx.owners.tell(Question::Bytes { address: self.client.address, count: size });
-        }
         let headers = body.headers.unwrap_or_else(|| Headers::walk(&body.draft.in_memory()[body.trace..]));
         let id = message.id.text();
         let id = text_of(&id);
@@ -356,13 +381,14 @@ impl<'a> Dialogue<'a> {
         let since = tick();
         match self.mx.store.commit(body.draft, &stored).await {
             Ok(receipt) => {
+                // First of all: whatever happens to this session, the message is on its way.
+                (self.mx.accepted)(Item::new(receipt.id(), envelope.recipients.len() as u32));
                 self.session.accept(&receipt, &mut self.out);
                 block.add(Counter::MessagesAccepted, 1);
                 block.add(Counter::BytesAccepted, size);
                 let inputs = [("id", Value::Text(id)), ("durability", Value::Text("fsync"))];
                 self.note(Stage::Commit, 250, "", since, &inputs);
                 self.log_accepted(&envelope, &headers, size);
-                (self.mx.accepted)(Item::new(receipt.id(), envelope.recipients.len() as u32));
                 None
             }
             Err(Failure::Full) => self.refuse(&message, replies::STORAGE_FULL, "spool"),
@@ -394,6 +420,7 @@ impl<'a> Dialogue<'a> {
     }
 
     fn refuse(&mut self, message: &Message<'_>, reply: Reply, rule: &str) -> Option<Step> {
+        self.forwarded = None;
         let permanent = reply.code() >= 500;
         self.mx.block().add(if permanent { Counter::MessagesRejected } else { Counter::MessagesDeferred }, 1);
         self.note(Stage::Message, reply.code(), rule, tick(), &[("id", Value::Text(text_of(&message.id.text())))]);

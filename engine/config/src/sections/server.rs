@@ -47,7 +47,7 @@ pub(crate) static EXPLAIN: Section = Section {
     stand_in: None,
     keys: &[Key::new(
         "memory",
-        Kind::Size { min: ByteCount(0), max: ByteCount::gib(1) },
+        Kind::Size { min: ByteCount(0), max: ByteCount::mib(64) },
         r#""4MiB""#,
         "The memory of each core for it: 4 MiB hold some thousands of sessions, and the oldest go first. 0: nothing \
          is kept.",
@@ -220,7 +220,7 @@ mod tests {
         );
         check(
             "explain.memory = '2GiB'\nadmin.socket = ''",
-            &["f:1:18: explain.memory: '2GiB' is out of range: 0 to 1GiB", "f:2:16: admin.socket: the path is empty"],
+            &["f:1:18: explain.memory: '2GiB' is out of range: 0 to 64MiB", "f:2:16: admin.socket: the path is empty"],
         );
         check(
             "[log]\nformat = 'jsonl'\nlevel = 3",

@@ -167,6 +167,46 @@ fn bans_are_in_the_kernel_again_after_a_restart() {
     });
 }
 
+/// A set of intervals takes no two elements that overlap; bans may.
+#[test]
+fn bans_within_each_other_are_in_the_kernel_as_one() {
+    in_own_network(|| {
+        nft(RULES);
+        let mut server = Server::start(settings());
+        server.tell(&["ban", "add", "192.0.2.7", "--ttl", "1h"]).ok();
+        wait_for("banned4", &[("192.0.2.7", 3600)]);
+        server.tell(&["ban", "add", "192.0.2.0/24", "--ttl", "10m"]).ok();
+        server.tell(&["ban", "add", "192.0.2.8", "--ttl", "2h"]).ok();
+        server.tell(&["ban", "add", "198.51.100.1"]).ok();
+        wait_for("banned4", &[("192.0.2.0/24", 600), ("198.51.100.1", FOR_GOOD)]);
+        server.stop();
+        nft("flush set inet filter banned4\n");
+        server.start_again();
+        wait_until("the sets are filled again", || elements("banned4").len() == 2);
+        // When the widest is gone, those within it are there.
+        server.tell(&["ban", "rm", "192.0.2.0/24"]).ok();
+        let wanted = ["192.0.2.7", "192.0.2.8", "198.51.100.1"];
+        wait_until("those within it", || elements("banned4").into_keys().eq(wanted));
+        let problems = server.log().into_iter().filter(|line| line["target"] == "ringpost::nftables");
+        assert_eq!(problems.map(|line| line.to_string()).collect::<Vec<_>>(), [""; 0]);
+    });
+}
+
+/// Somebody else's element in the set, or an emptied one, is not for long.
+#[test]
+fn what_others_put_into_the_sets_is_mended() {
+    in_own_network(|| {
+        nft(RULES);
+        let server = Server::start(settings());
+        server.tell(&["ban", "add", "192.0.2.7"]).ok();
+        wait_for("banned4", &[("192.0.2.7", FOR_GOOD)]);
+        nft("add element inet filter banned4 { 198.51.100.0/24 timeout 1h }\n");
+        // The next change would overlap with it.
+        server.tell(&["ban", "add", "198.51.100.1", "--ttl", "1h"]).ok();
+        wait_for("banned4", &[("192.0.2.7", FOR_GOOD), ("198.51.100.1", 3600)]);
+    });
+}
+
 /// Nobody of the allow list may be kept out, not even as one of a banned network.
 #[test]
 fn networks_with_somebody_allowed_are_not_mirrored() {
@@ -195,9 +235,11 @@ fn a_set_that_is_not_there_is_told_and_mail_goes_on() {
         let mut client = by_xclient(&server, "192.0.2.8", "mail.example.org").client;
         client.deliver("a@example.org", &["alice@example.com"], &message("no", "sets\r\n"));
         server.maildir("example.com/alice").only();
-        // Once the sets are there, a reload mirrors what is banned.
+        // Once the sets are there, they get what is banned.
         nft(RULES);
-        server.tell(&["reload"]).ok();
         wait_for("banned4", &[("192.0.2.7", FOR_GOOD)]);
+        server.wait_for_line("bans are mirrored into nftables again", |_| true);
+        let log = server.log();
+        assert_eq!(log.iter().filter(|line| line["message"] == told).count(), 1, "it is said once");
     });
 }

@@ -61,6 +61,7 @@ impl Default for Settings {
         };
         // Segments are written with zeros before they are used: small ones spare the disk of whoever runs the tests.
         settings
+            .set("server", "hostname = \"mx.example.com\"")
             .set("spool", "segment_size = \"2MiB\"")
             .set("spool", "batch_max = \"1MiB\"")
             .set("log", "format = \"json\"")
@@ -111,6 +112,12 @@ impl Settings {
         self
     }
 
+    /// Takes the domains out that were added, with their targets.
+    pub(crate) fn without_domains(mut self) -> Self {
+        self.domains.clear();
+        self
+    }
+
     /// Adds a line to the last domain.
     pub(crate) fn domain_line(mut self, line: &str) -> Self {
         let last = self.domains.last_mut().expect("there is one");
@@ -142,7 +149,7 @@ impl Settings {
         };
         let mut sections = self.sections.clone();
         let mut first = |section: &str, line: String| sections.entry(section.to_owned()).or_default().insert(0, line);
-        first("server", format!("hostname = \"mx.example.com\"\nstate_dir = \"{state}\""));
+        first("server", format!("state_dir = \"{state}\""));
         first("admin", format!("listen = \"{admin}\""));
         first("cores", cores);
         for (section, lines) in &sections {
