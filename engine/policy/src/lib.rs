@@ -42,7 +42,7 @@ pub use greylist::{
 pub use ledger::{BanOrder, Counted, ENTRIES_MAX, Ledger, LedgerOptions, Totals};
 pub use limit::Limit;
 pub use options::{Domain, Options, Recipients};
-pub use screen::{DnsList, Evidence, HeloKind, Part, Reverse, Score, ScreenOptions, Screening};
+pub use screen::{DnsList, Evidence, HeloKind, Listing, Part, Reverse, Score, ScreenOptions, Screening};
 pub use trail::{Note, OwnedValue, RING_MIN, Stage, Trail, TrailStep, Value};
 
 use domains::{Domains, POSTMASTER, plain};

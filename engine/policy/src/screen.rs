@@ -25,7 +25,8 @@ pub struct DnsList {
 pub struct ScreenOptions {
     /// How long a client must keep silent before the banner, to find those that speak first. Zero: the test is off.
     pub pregreet_wait: Span,
-    /// How long the first RCPT waits for lookups at most, counted from the connection; what has not come does not count.
+    /// How long the first RCPT waits for lookups at most: about the client's address, counted from when its banner is due, and
+    /// about its HELO name, from when it gave that. What has not come does not count.
     pub deadline: Span,
     /// The score from which replies are slow. Nothing: never.
     pub score_tarpit: Option<i32>,
@@ -147,6 +148,16 @@ impl Reverse {
     }
 }
 
+/// An entry of a host in a DNS list. It names the list, since the options that it is weighed by may be others than those that
+/// the list was asked by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listing {
+    /// The zone of the list.
+    pub zone: Box<str>,
+    /// What the list answers.
+    pub answer: Ipv4Addr,
+}
+
 /// What is known about a sending host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
@@ -158,8 +169,8 @@ pub struct Evidence {
     pub helo_resolves: Option<bool>,
     /// What its address is called.
     pub reverse: Reverse,
-    /// The lists that it is on, by their place in the options, with their answers.
-    pub lists: Vec<(usize, Vec<Ipv4Addr>)>,
+    /// The lists that it is on. One whose zone is not in the options does not count.
+    pub lists: Vec<Listing>,
 }
 
 /// One piece of evidence that counted.
@@ -231,10 +242,8 @@ impl ScreenOptions {
         ];
         let own = found.into_iter().filter(|(_, holds, weight)| *holds && *weight != 0);
         let own = own.map(|(name, _, weight)| Part { name: name.into(), weight });
-        let listed = self.lists.iter().enumerate().filter(|(index, list)| {
-            evidence.lists.iter().any(|(at, answers)| at == index && answers.iter().any(|answer| list.counts(*answer)))
-        });
-        let listed = listed.map(|(_, list)| Part { name: list.zone.as_str().into(), weight: list.weight });
+        let listed = self.lists.iter().filter(|list| evidence.lists.iter().any(|listing| list.has(listing)));
+        let listed = listed.map(|list| Part { name: list.zone.as_str().into(), weight: list.weight });
         let parts: Vec<Part> = own.chain(listed).collect();
         Score { total: parts.iter().fold(0, |sum, part| sum.saturating_add(part.weight)), parts }
     }
@@ -261,6 +270,11 @@ impl DnsList {
     pub fn counts(&self, answer: Ipv4Addr) -> bool {
         answer.is_loopback()
             && (self.answers.is_empty() || self.answers.iter().any(|(first, last)| (*first..=*last).contains(&answer)))
+    }
+
+    /// Whether the entry is one of this list, and counts.
+    fn has(&self, listing: &Listing) -> bool {
+        self.zone.eq_ignore_ascii_case(&listing.zone) && self.counts(listing.answer)
     }
 }
 
@@ -310,6 +324,10 @@ mod tests {
         }
     }
 
+    fn listing(zone: &str, answer: [u8; 4]) -> Listing {
+        Listing { zone: zone.into(), answer: answer.into() }
+    }
+
     fn check(evidence: Evidence, total: i32, tarpit: bool, suspicious: bool, code: Option<u16>) {
         let options = options();
         let score = options.score(&evidence);
@@ -323,31 +341,48 @@ mod tests {
     #[test]
     fn scores_and_what_follows() {
         let none = Evidence::default;
-        let answer = |last| vec![Ipv4Addr::new(127, 0, 0, last)];
+        let block = |last| listing("block.example", [127, 0, 0, last]);
+        let good = |last| listing("good.example", [127, 0, 0, last]);
         check(none(), 0, false, false, None);
         check(Evidence { reverse: Reverse::Unknown, helo_resolves: None, ..none() }, 0, false, false, None);
         check(Evidence { helo: HeloKind::Malformed, ..none() }, 2, true, false, None);
         let weak = Evidence { helo: HeloKind::Malformed, reverse: Reverse::Missing, ..none() };
         check(weak.clone(), 3, true, true, None);
-        check(Evidence { lists: vec![(0, answer(10))], ..none() }, 0, false, false, None);
-        check(Evidence { lists: vec![(0, vec![Ipv4Addr::new(10, 0, 0, 2)])], ..none() }, 0, false, false, None);
-        check(Evidence { lists: vec![(0, answer(2))], ..none() }, 4, true, true, None);
-        check(Evidence { lists: vec![(0, answer(2))], helo_resolves: Some(false), ..none() }, 5, true, true, Some(550));
+        check(Evidence { lists: vec![block(10)], ..none() }, 0, false, false, None);
+        check(Evidence { lists: vec![listing("block.example", [10, 0, 0, 2])], ..none() }, 0, false, false, None);
+        check(Evidence { lists: vec![block(2)], ..none() }, 4, true, true, None);
+        check(Evidence { lists: vec![block(2)], helo_resolves: Some(false), ..none() }, 5, true, true, Some(550));
         check(Evidence { pregreet: true, ..none() }, 5, true, true, Some(554));
-        check(Evidence { pregreet: true, lists: vec![(1, answer(7)), (0, answer(3))], ..weak }, 2, true, false, None);
-        check(Evidence { lists: vec![(1, answer(2))], ..none() }, -10, false, false, None);
+        check(Evidence { pregreet: true, lists: vec![good(7), block(3)], ..weak }, 2, true, false, None);
+        check(Evidence { lists: vec![good(2)], ..none() }, -10, false, false, None);
     }
 
     #[test]
     fn a_refusal_names_what_counted_most() {
         let evidence = Evidence {
             reverse: Reverse::Missing,
-            lists: vec![(0, vec![Ipv4Addr::new(127, 0, 0, 2)])],
+            lists: vec![listing("block.example", [127, 0, 0, 2])],
             ..Evidence::default()
         };
         let options = options();
         let refusal = options.judge(&options.score(&evidence)).refusal.expect("refused");
         assert_eq!(refusal, replies::SCREENED.with_detail("block.example"));
+    }
+
+    /// The lists can change between the question and the judgement: a place among them once made one list's entry another's.
+    #[test]
+    fn an_entry_counts_for_its_own_list_whatever_a_reload_made_of_the_others() {
+        let list = |zone: &str, weight| DnsList { zone: zone.into(), weight, answers: Vec::new() };
+        let parts = |lists: Vec<DnsList>| {
+            let evidence = Evidence { lists: vec![listing("good.example", [127, 0, 0, 2])], ..Evidence::default() };
+            let score = ScreenOptions { lists, ..ScreenOptions::default() }.score(&evidence);
+            score.parts.iter().map(|part| (part.name.to_string(), part.weight)).collect::<Vec<_>>()
+        };
+        let (block, good) = (list("block.example", 9), list("good.example", -5));
+        assert_eq!(parts(vec![block.clone(), good.clone()]), [("good.example".to_owned(), -5)]);
+        assert_eq!(parts(vec![good, block.clone()]), [("good.example".to_owned(), -5)]);
+        assert_eq!(parts(vec![list("Good.Example", 3), block.clone()]), [("Good.Example".to_owned(), 3)]);
+        assert!(parts(vec![block]).is_empty());
     }
 
     #[test]

@@ -68,10 +68,12 @@ impl Default for Options {
 
 /// The resolver. Cheap to clone, carried to every shard.
 #[derive(Clone)]
-pub struct Dns {
+pub struct Dns(Arc<Parts>);
+
+struct Parts {
     handle: Handle,
     hickory: TokioResolver,
-    servers: Arc<[SocketAddr]>,
+    servers: Vec<SocketAddr>,
     limit: Duration,
     cache: usize,
 }
@@ -91,12 +93,18 @@ impl Dns {
             .build()
             .map_err(|error| DnsError::Resolver(error.to_string()))?;
         let limit = options.timeout.0.saturating_mul(options.attempts.max(1).into());
-        Ok(Self { handle, hickory, servers: addresses, limit, cache: options.cache })
+        let parts = Parts { handle, hickory, servers: addresses, limit, cache: options.cache };
+        Ok(Self(Arc::new(parts)))
     }
 
     /// The servers that are asked.
     pub fn servers(&self) -> &[SocketAddr] {
-        &self.servers
+        &self.0.servers
+    }
+
+    /// Whether `other` is a clone of this one. Two that were started apart are not the same, even with equal options.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// A shard's resolver, with its cache and the task that collects its answers. To be called on the shard.
@@ -105,16 +113,16 @@ impl Dns {
     }
 
     pub(crate) fn cache(&self) -> usize {
-        self.cache
+        self.0.cache
     }
 
     /// Asks; the answer comes into the inbox, with the question and the `generation` that it was asked by.
     pub(crate) fn ask(&self, question: Question, generation: u64, inbox: InboxSender<Done>) {
-        let (hickory, limit) = (self.hickory.clone(), self.limit);
+        let parts = self.0.clone();
         let debt = Debt { question: Some(question.clone()), generation, inbox };
         // The task is not joined: what it owes comes by the inbox, whatever happens to it.
-        self.handle.spawn(async move {
-            let reply = resolve(&hickory, &question, limit).await;
+        self.0.handle.spawn(async move {
+            let reply = resolve(&parts.hickory, &question, parts.limit).await;
             debt.pay(reply);
         });
     }

@@ -5,7 +5,8 @@
 //! DNS lists about a client, and keeps those that don't work from doing harm.
 //!
 //! Invariants: nothing here waits beyond the caller's deadline, panics, or grows without bound, whatever strangers have put
-//! into the DNS. What comes out of it is typed, and names are host names: safe in a log line and in a header.
+//! into the DNS; and names that strangers choose, however slow they are, don't keep the lists from being asked. What comes
+//! out of it is typed, and names are host names: safe in a log line and in a header.
 //!
 //! What it refuses: to decide what a verdict means (that is `engine/policy`'s), to validate signatures (a resolver nearby
 //! does, and answers with a failure), to search domains or to read `/etc/hosts`.
@@ -39,6 +40,7 @@ mod error;
 mod lists;
 mod name;
 mod resolver;
+mod under_way;
 
 pub use answer::{Failure, Lookup, MailExchange};
 pub use breaker::{BreakerOptions, Health};
@@ -46,4 +48,5 @@ pub use dns::{Dns, Options};
 pub use error::DnsError;
 pub use lists::{Answers, Doubt, List, ListState, Lists, Verdict};
 pub use name::reverse_name;
-pub use resolver::{IN_FLIGHT_MAX, Resolver, Tally, WAITERS_MAX};
+pub use resolver::{Resolver, Tally};
+pub use under_way::{IN_FLIGHT_MAX, LISTS_IN_FLIGHT_MAX, STRANGERS_IN_FLIGHT_MAX, WAITERS_MAX};

@@ -1,8 +1,8 @@
 //! DNS lists: what strangers think of an address, RFC 5782.
 //!
 //! Invariants: a list that doesn't work never stands in the way of mail. Whatever goes wrong with it, the verdict is
-//! [`Verdict::Unknown`], never "listed"; one that keeps failing is skipped, so that it costs no time either; and nothing waits
-//! beyond the caller's deadline.
+//! [`Verdict::Unknown`], never "listed"; one that keeps failing is skipped, so that it costs no time either; none waits for
+//! another, and nothing beyond the caller's deadline.
 //!
 //! Lists end in more ways than by falling silent, and each has refused the world's mail at some time:
 //! - The zone is sold and every name in it leads to a shop. What a list says is in 127.0.0.0/8; anything else is no answer.
@@ -13,13 +13,16 @@
 use crate::answer::{Failure, Kind, Outcome, Question, Records};
 use crate::breaker::{Admission, Breaker};
 use crate::resolver::Begun;
+use crate::under_way::Share;
 use crate::{BreakerOptions, DnsError, Health, Resolver, name, reverse_name};
 use ringpost_base::Deadline;
 use ringpost_runtime::tick;
 use std::cell::RefCell;
 use std::fmt;
+use std::future::poll_fn;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
+use std::task::Poll;
 
 /// An address that no list may have, RFC 5782 section 5.
 const NEVER_LISTED_IPV4: Ipv4Addr = Ipv4Addr::LOCALHOST;
@@ -165,12 +168,28 @@ impl Lists {
     ///
     /// A list that has not answered by then has failed. So the deadline should leave a list the time that it usually takes.
     pub async fn look_up(&self, address: IpAddr, deadline: Deadline) -> Vec<Verdict> {
+        // All of them are told, so none of these stays.
+        let verdicts = RefCell::new(vec![Verdict::Unknown(Doubt::Skipped); self.lists.len()]);
+        self.look_up_each(address, deadline, |list, verdict| verdicts.borrow_mut()[list] = verdict).await;
+        verdicts.into_inner()
+    }
+
+    /// The same, where each verdict is told as soon as there is one, with the list's place among them: what a list says is
+    /// then known however long another takes.
+    pub async fn look_up_each(&self, address: IpAddr, deadline: Deadline, tell: impl Fn(usize, Verdict)) {
         let begun: Vec<Inquiry> = (0..self.lists.len()).map(|list| self.begin(list, address, deadline)).collect();
-        let mut verdicts = Vec::with_capacity(begun.len());
-        for inquiry in begun {
-            verdicts.push(self.finish(inquiry, address, deadline).await);
-        }
-        verdicts
+        let tell = &tell;
+        let finish = begun.into_iter().map(|inquiry| {
+            let list = inquiry.list;
+            Box::pin(async move { tell(list, self.finish(inquiry, address, deadline).await) })
+        });
+        let mut left: Vec<_> = finish.collect();
+        // A wake tells not for which, so all that are left are polled: lists are few.
+        poll_fn(|context| {
+            left.retain_mut(|inquiry| inquiry.as_mut().poll(context).is_pending());
+            if left.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     /// How the lists do.
@@ -195,8 +214,8 @@ impl Lists {
         let admission = watch.borrow_mut().breaker.admit(tick());
         match admission {
             Admission::Skip => inquiry(None, None),
-            Admission::Ask => inquiry(Some(self.resolver.begin(question, deadline)), None),
-            Admission::Try => inquiry(Some(self.resolver.begin(question, deadline)), Some(Trial(watch))),
+            Admission::Ask => inquiry(Some(self.resolver.begin(question, Share::Lists, deadline)), None),
+            Admission::Try => inquiry(Some(self.resolver.begin(question, Share::Lists, deadline)), Some(Trial(watch))),
         }
     }
 
@@ -224,7 +243,7 @@ impl Lists {
         };
         let Some(question) = question(&name) else { return false };
         let cached = self.resolver.cached(&question);
-        let begun = cached.map_or_else(|| self.resolver.begin(question, deadline), Begun::Cached);
+        let begun = cached.map_or_else(|| self.resolver.begin(question, Share::Lists, deadline), Begun::Cached);
         matches!(judge(list, self.resolver.finish(begun, deadline).await), Verdict::Listed { .. })
     }
 

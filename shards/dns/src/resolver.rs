@@ -1,8 +1,8 @@
 //! A shard's resolver: its cache, its questions under way, and the task that collects answers.
 //!
-//! Invariants: at most [`IN_FLIGHT_MAX`] questions of a shard are under way; equal questions under way are one, with at most
-//! [`WAITERS_MAX`] tasks waiting for it; nobody waits beyond the deadline it gave. A question goes on when nobody waits for it
-//! any more: its answer is remembered, and the next one who asks has it at once.
+//! Invariants: at most [`IN_FLIGHT_MAX`](crate::IN_FLIGHT_MAX) questions of a shard are under way, those of the DNS lists apart
+//! from all others; equal questions under way are one; nobody waits beyond the deadline it gave. A question goes on when
+//! nobody waits for it any more: its answer is remembered, and the next one who asks has it at once.
 //!
 //! What it refuses: to panic or to fail as a whole. A DNS that doesn't work is a [`Failure`] of each question, and what to
 //! make of that is the caller's to decide.
@@ -11,21 +11,14 @@ use crate::answer::{Failure, Found, Kind, Lookup, MailExchange, Outcome, Questio
 use crate::cache::Cache;
 use crate::dns::{Dns, Done};
 use crate::name;
+use crate::under_way::{Entered, Share, UnderWay};
 use ringpost_base::{Deadline, Tick};
-use ringpost_runtime::local::{Answer, Promise, promise};
+use ringpost_runtime::local::Answer;
 use ringpost_runtime::{Inbox, InboxSender, Pace, after, inbox, spawn_vital, tick};
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::time::Duration;
-
-/// Questions under way of one shard. Each holds a socket or two, and up to six if its server keeps silent, so sixteen shards
-/// stay within the descriptors that a server has beside its connections; at 5 ms a question these are 50,000 a second.
-pub const IN_FLIGHT_MAX: usize = 256;
-
-/// Tasks that wait for one question. A shard has more sessions than that only where all of them ask the same.
-pub const WAITERS_MAX: usize = 4_096;
 
 /// Longest wait for an answer, also where the caller gives more: beyond all attempts of any sensible configuration.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -58,12 +51,16 @@ pub(crate) enum Begun {
 }
 
 /// A shard's resolver, from [`Dns::resolver`].
+///
+/// Names that are asked for by its methods count as chosen by strangers: clients choose them, or who answers for their
+/// addresses. Together they have [`STRANGERS_IN_FLIGHT_MAX`](crate::STRANGERS_IN_FLIGHT_MAX) places; those of
+/// [`Lists`](crate::Lists) are others, so that strangers can't keep the lists from being asked.
 pub struct Resolver {
     dns: RefCell<Dns>,
     /// Counts the replacements: what was asked of former servers is not remembered.
     generation: Cell<u64>,
     cache: RefCell<Cache>,
-    under_way: RefCell<HashMap<Rc<Question>, Vec<Promise<Outcome>>>>,
+    under_way: RefCell<UnderWay>,
     sender: InboxSender<Done>,
     tally: Cell<Tally>,
 }
@@ -84,8 +81,11 @@ impl Resolver {
     }
 
     /// Takes new servers. What the former ones said is forgotten; what they were asked and still answer is given to those
-    /// who wait for it, and not remembered.
+    /// who wait for it, and not remembered. If they are the former ones, nothing changes.
     pub fn replace(&self, dns: Dns) {
+        if self.dns.borrow().is_same(&dns) {
+            return;
+        }
         *self.cache.borrow_mut() = Cache::new(dns.cache());
         *self.dns.borrow_mut() = dns;
         self.generation.set(self.generation.get() + 1);
@@ -176,40 +176,34 @@ impl Resolver {
         match name::canonical(name) {
             Some(name) => {
                 let question = Question { name, kind };
-                self.cached(&question).map_or_else(|| self.begin(question, deadline), Begun::Cached)
+                let cached = self.cached(&question);
+                cached.map_or_else(|| self.begin(question, Share::Strangers, deadline), Begun::Cached)
             }
             None => Begun::Not(Failure::NoSuchName),
         }
     }
 
     /// Asks, or joins those who have asked already; what the cache knows is for the caller to have looked for.
-    pub(crate) fn begin(&self, question: Question, deadline: Deadline) -> Begun {
+    pub(crate) fn begin(&self, question: Question, share: Share, deadline: Deadline) -> Begun {
         if deadline.passed(tick()) {
             return Begun::Not(Failure::Timeout);
         }
-        let mut under_way = self.under_way.borrow_mut();
-        if let Some(waiters) = under_way.get_mut(&question) {
-            if waiters.len() >= WAITERS_MAX {
-                return self.refuse();
+        let entered = self.under_way.borrow_mut().enter(&question, share);
+        match entered {
+            Entered::New(answer) => {
+                self.dns.borrow().ask(question, self.generation.get(), self.sender.clone());
+                self.count(|tally| tally.asked += 1);
+                Begun::Asked(answer)
             }
-            let (promise, answer) = promise();
-            waiters.push(promise);
-            self.count(|tally| tally.joined += 1);
-            return Begun::Joined(answer);
+            Entered::Joined(answer) => {
+                self.count(|tally| tally.joined += 1);
+                Begun::Joined(answer)
+            }
+            Entered::Full => {
+                self.count(|tally| tally.refused += 1);
+                Begun::Not(Failure::Overload)
+            }
         }
-        if under_way.len() >= IN_FLIGHT_MAX {
-            return self.refuse();
-        }
-        let (promise, answer) = promise();
-        under_way.insert(Rc::new(question.clone()), vec![promise]);
-        self.dns.borrow().ask(question, self.generation.get(), self.sender.clone());
-        self.count(|tally| tally.asked += 1);
-        Begun::Asked(answer)
-    }
-
-    fn refuse(&self) -> Begun {
-        self.count(|tally| tally.refused += 1);
-        Begun::Not(Failure::Overload)
     }
 
     /// Waits for what was begun, until the deadline.
@@ -253,7 +247,7 @@ impl Resolver {
         }
         let expires = now.deadline(reply.ttl.unwrap_or_default()).0;
         let outcome = reply.result.map(|records| Rc::new(Found { records, expires }));
-        let Some((question, waiters)) = self.under_way.borrow_mut().remove_entry(&question) else { return };
+        let Some((question, waiters)) = self.under_way.borrow_mut().leave(&question) else { return };
         if generation == self.generation.get() {
             self.cache.borrow_mut().put(question, outcome.clone(), expires, now);
         }

@@ -89,7 +89,9 @@ impl Dialogue<'_> {
             // What it may say of others depends on who it is, and not on who its proxy is.
             self.session.trust(listener.trust(self.client.address));
         }
-        self.welcome(&rules, listener, proxied).await.map_err(End::Refused)?;
+        self.welcome(listener, proxied).await.map_err(End::Refused)?;
+        let silence = self.silence(&rules, listener);
+        self.look_up(&rules, silence);
         let inputs = [
             ("listener", Value::Text(&listener.name)),
             ("peer", Value::Address(peer.ip())),
@@ -98,11 +100,10 @@ impl Dialogue<'_> {
         ];
         self.note(Stage::Connect, 0, "", self.client.since, &inputs);
         if listener.tls == TlsUse::Implicit {
-            // Whoever must shake hands first can't speak too early.
             connection.pause(delay).await?;
             Box::pin(self.secure(connection, true)).await?;
         } else {
-            self.await_silence(&rules, listener, connection, delay).await?;
+            self.await_silence(connection, silence, delay).await?;
         }
         self.greet(connection).await?;
         self.note(Stage::Banner, 220, "", self.client.since, &[]);
@@ -163,8 +164,8 @@ impl Dialogue<'_> {
         End::Refused(replies::PROXY_MALFORMED)
     }
 
-    /// Whether the client of this address is served: bans, then what its address may do. Begins to ask the DNS about it.
-    async fn welcome(&mut self, rules: &Rules, listener: &ListenerRules, presented: bool) -> Result<(), Reply> {
+    /// Whether the client of this address is served: bans, then what its address may do.
+    async fn welcome(&mut self, listener: &ListenerRules, presented: bool) -> Result<(), Reply> {
         let address = self.client.address;
         let since = tick();
         if presented && self.mx.is_banned(self.id, address, since, replies::BANNED.code()) {
@@ -187,28 +188,38 @@ impl Dialogue<'_> {
                 return Err(limit.reply());
             }
         }
-        self.client.lookups = Lookups::begin(self.mx, &rules.screen, address);
         Ok(())
+    }
+
+    /// How long the client must keep silent before its banner.
+    fn silence(&self, rules: &Rules, listener: &ListenerRules) -> Duration {
+        // Whoever must shake hands first can't speak too early.
+        let tested = !self.client.exempt && listener.protocol == Protocol::Smtp && listener.tls != TlsUse::Implicit;
+        if tested { rules.screen.pregreet_wait.0 } else { Duration::ZERO }
+    }
+
+    /// Begins to ask the DNS about the client, which has its banner after `silence`.
+    fn look_up(&mut self, rules: &Rules, silence: Duration) {
+        if !self.client.exempt {
+            self.client.lookups = Lookups::begin(self.mx, &rules.screen, self.client.address, silence);
+        }
     }
 
     /// Holds the banner back: as long as the core is near its limit, and to see whether the client speaks first.
     async fn await_silence(
         &mut self,
-        rules: &Rules,
-        listener: &ListenerRules,
         connection: &mut Connection,
+        silence: Duration,
         delay: Duration,
     ) -> Result<(), End> {
         let since = tick();
-        let screened = !self.client.exempt && listener.protocol == Protocol::Smtp;
-        let test = if screened { rules.screen.pregreet_wait.0 } else { Duration::ZERO };
-        if test.is_zero() {
+        if silence.is_zero() {
             if !delay.is_zero() {
                 connection.pause(delay).await?;
             }
             return Ok(());
         }
-        let silent = connection.quiet(test).await?;
+        let silent = connection.quiet(silence).await?;
         if !silent {
             self.client.pregreet = true;
             self.mx.block().add(Counter::Pregreets, 1);
@@ -236,11 +247,12 @@ impl Dialogue<'_> {
             connection.present(SocketAddr::new(address, info.port.unwrap_or(0)));
             *self.client = Client::new(address);
             self.tarpit = false;
-            if let Err(reply) = self.welcome(&rules, listener, true).await {
+            if let Err(reply) = self.welcome(listener, true).await {
                 // Whoever is turned away must not go on as anybody.
                 self.session.answer_client(Some(reply), &mut self.out);
                 return Some(Step::Close);
             }
+            self.look_up(&rules, Duration::ZERO);
         }
         self.client.name = match info.name {
             Some(ClientName::Known(name)) => Some(name),

@@ -122,6 +122,8 @@ impl<'a> Dialogue<'a> {
     pub(crate) async fn end(&mut self, connection: &mut Connection, reply: &Reply) {
         self.message = None;
         self.session.end(reply, &mut self.out);
+        // Noted by who ends the session.
+        self.session.take_refusal();
         self.count_replies();
         // The client may be gone; then nobody is left to be told. The time it has was set by who ends the session.
         let _ = connection.send(&mut self.out).await;
@@ -216,6 +218,9 @@ impl<'a> Dialogue<'a> {
         let verb = if extended { "EHLO" } else { "HELO" };
         let inputs = [("name", Value::Text(name)), ("verb", Value::Text(verb))];
         self.note(Stage::Helo, 250, "", tick(), &inputs);
+        if let Some(lookups) = &self.client.lookups {
+            lookups.greet(self.mx, &self.mx.rules().screen, name);
+        }
         self.greeted = true;
     }
 

@@ -1,42 +1,68 @@
-//! What the DNS is asked about a client, from the moment it connects; its answers are waited for at the first recipient.
+//! What the DNS is asked about a client: about its address from the moment it connects, about the name it greets with from
+//! the moment it gives that. The answers are waited for at the first recipient.
 //!
-//! A lookup that fails, or is not there by the deadline, counts for nothing: the DNS can make mail slower, by the deadline,
-//! and never stop it.
+//! A lookup that fails, or is not there by its deadline, counts for nothing: the DNS can make mail slower, by the deadline,
+//! and never stop it. Each deadline begins with what the client waits for or does itself, so that nobody gets out of being
+//! asked about by taking its time.
 
 use crate::mx::Mx;
 use ringpost_base::{Deadline, canonical};
 use ringpost_dns::{Failure, Lists, Resolver, Verdict};
 use ringpost_metrics::{Counter, Timing};
-use ringpost_policy::{Evidence, Reverse, ScreenOptions};
+use ringpost_policy::{Evidence, Listing, Reverse, ScreenOptions};
 use ringpost_runtime::local::Bell;
 use ringpost_runtime::{after, spawn, tick};
 use std::cell::{Cell, RefCell};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Names of one address that are followed back to it; more of them are of a host that nobody looks after.
 const NAMES_MAX: usize = 8;
 
 /// The lookups of one client.
 pub(crate) struct Lookups {
+    /// For what is asked about the address.
     deadline: Deadline,
     found: RefCell<Found>,
     /// Parts that are not done.
     open: Cell<u32>,
     /// Questions that stayed without a usable answer.
     unanswered: Cell<u64>,
+    /// What is asked about the name of the last greeting.
+    greeting: RefCell<Option<Rc<Greeting>>>,
+    /// Rung when anything is done.
     done: Bell,
 }
 
 #[derive(Default)]
 struct Found {
     reverse: Reverse,
-    lists: Vec<(usize, Vec<Ipv4Addr>)>,
+    lists: Vec<Listing>,
+}
+
+/// A name that the client greeted with.
+struct Greeting {
+    name: Box<str>,
+    deadline: Deadline,
+    address: Cell<NameAddress>,
+}
+
+/// Whether a name has an address.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NameAddress {
+    /// That is being asked.
+    Asked,
+    Found,
+    Missing,
+    /// That can't be found out.
+    Unknown,
 }
 
 impl Lookups {
-    /// Begins what the options want to know of an address; nothing if they want nothing.
-    pub(crate) fn begin(mx: &Mx, options: &ScreenOptions, address: IpAddr) -> Option<Rc<Self>> {
+    /// Begins what the options want to know of an address; nothing if they want nothing. For `silence` from now the client
+    /// waits for its banner: that is no time that its lookups have used up.
+    pub(crate) fn begin(mx: &Mx, options: &ScreenOptions, address: IpAddr, silence: Duration) -> Option<Rc<Self>> {
         let lists = mx.lists();
         let reverse = options.wants_reverse();
         if options.is_idle() || (lists.is_none() && !reverse && !options.wants_helo_address()) {
@@ -44,10 +70,11 @@ impl Lookups {
         }
         let since = tick();
         let lookups = Rc::new(Self {
-            deadline: since.deadline(options.deadline.0),
+            deadline: since.deadline(silence + options.deadline.0),
             found: RefCell::default(),
             open: Cell::new(u32::from(lists.is_some()) + u32::from(reverse)),
             unanswered: Cell::new(0),
+            greeting: RefCell::default(),
             done: Bell::default(),
         });
         if let Some(lists) = lists {
@@ -62,7 +89,7 @@ impl Lookups {
             let (lookups, block, resolver) = (lookups.clone(), mx.shared_block(), mx.resolver.clone());
             spawn("reverse", async move {
                 let found = lookups.ask_reverse(&resolver, address).await;
-                block.add(if found == Reverse::Unknown { Counter::DnsFailed } else { Counter::DnsFound }, 1);
+                block.add(row_of(&found), 1);
                 lookups.found.borrow_mut().reverse = found;
                 lookups.part_done();
                 block.observe(Timing::Lookups, tick().since(since));
@@ -71,28 +98,79 @@ impl Lookups {
         Some(lookups)
     }
 
-    /// Waits for what has been asked, at most until the deadline, and adds it to the evidence; and whether the client's
-    /// name has an address.
-    pub(crate) async fn collect(&self, mx: &Mx, options: &ScreenOptions, name: &str, evidence: &mut Evidence) {
+    /// Begins to ask whether the name of a greeting has an address, where that is wanted; nothing if it was asked already.
+    pub(crate) fn greet(self: &Rc<Self>, mx: &Mx, options: &ScreenOptions, name: &str) {
         let is_name = !name.starts_with('[') && name.contains('.');
-        if options.wants_helo_address() && is_name {
-            evidence.helo_resolves = self.resolves(&mx.resolver, name).await;
+        if !is_name || !options.wants_helo_address() {
+            self.greeting.replace(None);
+            return;
         }
-        while self.open.get() > 0 {
-            let left = self.deadline.0.since(tick());
-            if left.is_zero() || after(left, self.done.heard()).await.is_none() {
-                mx.block().add(Counter::DnsLate, 1);
-                break;
-            }
+        if self.greeting.borrow().as_ref().is_some_and(|greeting| *greeting.name == *name) {
+            return;
+        }
+        let since = tick();
+        let deadline = since.deadline(options.deadline.0);
+        let greeting = Rc::new(Greeting { name: name.into(), deadline, address: Cell::new(NameAddress::Asked) });
+        self.greeting.replace(Some(greeting.clone()));
+        let (lookups, block, resolver) = (self.clone(), mx.shared_block(), mx.resolver.clone());
+        spawn("helo", async move {
+            let (address, row) = match resolver.addresses(&greeting.name, deadline).await {
+                Ok(_) => (NameAddress::Found, Counter::DnsFound),
+                Err(Failure::NoSuchName) => (NameAddress::Missing, Counter::DnsMissing),
+                Err(_) => (NameAddress::Unknown, Counter::DnsFailed),
+            };
+            block.add(row, 1);
+            greeting.address.set(address);
+            lookups.done.ring();
+            block.observe(Timing::Lookups, tick().since(since));
+        });
+    }
+
+    /// Waits for what has been asked, at most until the deadlines, and adds it to the evidence. `name` is what the client
+    /// calls itself now; if that is another name than it greeted with first, it is asked about only now.
+    pub(crate) async fn collect(
+        self: &Rc<Self>,
+        mx: &Mx,
+        options: &ScreenOptions,
+        name: &str,
+        evidence: &mut Evidence,
+    ) {
+        self.greet(mx, options, name);
+        let greeting = self.greeting.borrow().clone();
+        let mut late = !self.wait(self.deadline, || self.open.get() == 0).await;
+        if let Some(Greeting { deadline, address, .. }) = greeting.as_deref() {
+            late |= !self.wait(*deadline, || address.get() != NameAddress::Asked).await;
+            evidence.helo_resolves = match address.get() {
+                NameAddress::Found => Some(true),
+                NameAddress::Missing => Some(false),
+                NameAddress::Asked | NameAddress::Unknown => None,
+            };
+        }
+        if late {
+            mx.block().add(Counter::DnsLate, 1);
         }
         let found = self.found.borrow();
         evidence.reverse = found.reverse.clone();
         evidence.lists = found.lists.clone();
     }
 
+    /// Waits until something is done; false if the deadline comes before.
+    async fn wait(&self, deadline: Deadline, is_done: impl Fn() -> bool) -> bool {
+        while !is_done() {
+            let left = deadline.0.since(tick());
+            if left.is_zero() || after(left, self.done.heard()).await.is_none() {
+                return is_done();
+            }
+        }
+        true
+    }
+
     /// Questions that stayed without a usable answer, those that are still open included.
     pub(crate) fn unanswered(&self) -> u64 {
-        self.unanswered.get() + u64::from(self.open.get())
+        let is_unknown =
+            |greeting: &Rc<Greeting>| matches!(greeting.address.get(), NameAddress::Asked | NameAddress::Unknown);
+        let greeting = self.greeting.borrow().as_ref().is_some_and(is_unknown);
+        self.unanswered.get() + u64::from(self.open.get()) + u64::from(greeting)
     }
 
     fn part_done(&self) {
@@ -101,10 +179,11 @@ impl Lookups {
     }
 
     async fn ask_lists(&self, lists: &Lists, address: IpAddr, block: &ringpost_metrics::Block) {
-        for (list, verdict) in lists.look_up(address, self.deadline).await.into_iter().enumerate() {
+        let tell = |list: usize, verdict| {
             let row = match verdict {
                 Verdict::Listed { answer, .. } => {
-                    self.found.borrow_mut().lists.push((list, vec![answer]));
+                    let zone = lists.lists()[list].zone.clone();
+                    self.found.borrow_mut().lists.push(Listing { zone, answer });
                     Counter::DnsFound
                 }
                 Verdict::NotListed => Counter::DnsMissing,
@@ -114,7 +193,8 @@ impl Lookups {
                 }
             };
             block.add(row, 1);
-        }
+        };
+        lists.look_up_each(address, self.deadline, tell).await;
     }
 
     /// The name of an address, and whether it leads back to it.
@@ -145,16 +225,13 @@ impl Lookups {
         self.unanswered.set(self.unanswered.get() + 1);
         Reverse::Unknown
     }
+}
 
-    /// Whether a name has an address; nothing if that can't be found out.
-    async fn resolves(&self, resolver: &Resolver, name: &str) -> Option<bool> {
-        match resolver.addresses(name, self.deadline).await {
-            Ok(_) => Some(true),
-            Err(Failure::NoSuchName) => Some(false),
-            Err(_) => {
-                self.unanswered.set(self.unanswered.get() + 1);
-                None
-            }
-        }
+/// The metric of what became of the question for the name of an address.
+fn row_of(reverse: &Reverse) -> Counter {
+    match reverse {
+        Reverse::Unknown => Counter::DnsFailed,
+        Reverse::Missing => Counter::DnsMissing,
+        Reverse::Unconfirmed(_) | Reverse::Confirmed(_) => Counter::DnsFound,
     }
 }

@@ -133,7 +133,7 @@ impl Mx {
         self.bans.replace(bans);
     }
 
-    /// Asks other servers of the DNS from now on.
+    /// Asks other servers of the DNS from now on; with those in force nothing changes.
     pub fn replace_dns(&self, dns: &Dns) {
         self.resolver.replace(dns.clone());
     }
@@ -233,6 +233,23 @@ impl Drop for Open<'_> {
     }
 }
 
+/// How a session ends.
+struct Ending {
+    /// The metric that counts it.
+    how: Counter,
+    /// The last words to its client.
+    words: Option<Reply>,
+    /// The limit that ends it, by its key.
+    rule: &'static str,
+}
+
+impl Ending {
+    /// Without a word, and by no limit.
+    fn of(how: Counter) -> Self {
+        Self { how, words: None, rule: "" }
+    }
+}
+
 impl MxListener {
     /// Serves a connection, in a task of its own.
     pub fn take(&self, connection: Connection) {
@@ -312,21 +329,17 @@ impl MxListener {
             }
             Err(end) => Some(end),
         };
-        let (how, words) = match ended {
-            None if dialogue.has_quit() => (Counter::SessionsClosedQuit, None),
-            None => (Counter::SessionsClosedServer, None),
-            Some(End::Refused(reply)) => (Counter::SessionsRefused, Some(reply)),
+        let Ending { how, words, rule } = match ended {
+            None if dialogue.has_quit() => Ending::of(Counter::SessionsClosedQuit),
+            None => Ending::of(Counter::SessionsClosedServer),
+            // Which rule it was is noted where it refused.
+            Some(End::Refused(reply)) => Ending { words: Some(reply), ..Ending::of(Counter::SessionsRefused) },
             Some(End::Closed(closed)) => self.farewell(&dialogue, closed),
         };
         // Where TLS comes first there is no way to say anything before it.
         let words = words.filter(|_| !tls_first || dialogue.session.is_secure());
-        dialogue.note(
-            Stage::Close,
-            words.as_ref().map_or(0, Reply::code),
-            "",
-            dialogue.since(),
-            &[("how", Value::Text(words_of(how)))],
-        );
+        let code = words.as_ref().map_or(0, Reply::code);
+        dialogue.note(Stage::Close, code, rule, dialogue.since(), &[("how", Value::Text(words_of(how)))]);
         if let Some(reply) = words {
             connection.allow(LAST_WORDS, false);
             dialogue.end(connection, &reply).await;
@@ -334,29 +347,33 @@ impl MxListener {
         how
     }
 
-    /// How a session is counted that was closed, and what its client is told.
-    fn farewell(&self, dialogue: &Dialogue<'_>, closed: Closed) -> (Counter, Option<Reply>) {
+    /// How a session ends that was closed.
+    fn farewell(&self, dialogue: &Dialogue<'_>, closed: Closed) -> Ending {
         let block = self.mx.block();
+        let timeout = |row, rule, words| {
+            block.add(row, 1);
+            Ending { how: Counter::SessionsClosedTimeout, words: Some(words), rule }
+        };
         match closed {
-            Closed::Stopping => (Counter::SessionsClosedServer, Some(replies::SHUTDOWN)),
-            Closed::Peer => (Counter::SessionsClosedPeer, None),
-            Closed::Tls => (Counter::SessionsClosedTls, None),
+            Closed::Stopping => {
+                Ending { words: Some(replies::SHUTDOWN), ..Ending::of(Counter::SessionsClosedServer) }
+            }
+            Closed::Peer => Ending::of(Counter::SessionsClosedPeer),
+            Closed::Tls => Ending::of(Counter::SessionsClosedTls),
             Closed::Evicted => {
                 block.add(Counter::BansEvicted, 1);
-                (Counter::SessionsClosedServer, Some(replies::BANNED_SESSION))
+                // The trail tells which ban it is.
+                self.mx.is_banned(dialogue.id, dialogue.client.address, tick(), replies::BANNED_SESSION.code());
+                Ending { words: Some(replies::BANNED_SESSION), ..Ending::of(Counter::SessionsClosedServer) }
             }
             Closed::Overtime => {
-                block.add(Counter::LimitSessionTimeout, 1);
-                (Counter::SessionsClosedTimeout, Some(replies::SESSION_TOO_LONG.with_detail("limits.session_timeout")))
+                let rule = "limits.session_timeout";
+                timeout(Counter::LimitSessionTimeout, rule, replies::SESSION_TOO_LONG.with_detail(rule))
             }
             Closed::Timeout if dialogue.in_body() => {
-                block.add(Counter::LimitDataTimeout, 1);
-                (Counter::SessionsClosedTimeout, Some(replies::DATA_TIMEOUT))
+                timeout(Counter::LimitDataTimeout, "limits.data_timeout", replies::DATA_TIMEOUT)
             }
-            Closed::Timeout => {
-                block.add(Counter::LimitCommandTimeout, 1);
-                (Counter::SessionsClosedTimeout, Some(replies::TIMEOUT))
-            }
+            Closed::Timeout => timeout(Counter::LimitCommandTimeout, "limits.command_timeout", replies::TIMEOUT),
         }
     }
 

@@ -477,7 +477,8 @@ fn notify_of(rcpt: &Rcpt) -> Notify {
 
 /// The key in the config file that refuses a recipient.
 fn rule_of(reply: &Reply, rcpt: &Rcpt) -> Box<str> {
-    let domain = rcpt.to.mailbox().map_or("", |mailbox| mailbox.domain());
+    // As the config has it, and not as the client writes it.
+    let domain = rcpt.to.mailbox().map_or("", |mailbox| mailbox.domain()).to_ascii_lowercase();
     let key = if reply.is(&replies::TLS_REQUIRED) {
         "tls_required"
     } else if reply.is(&replies::NO_SUCH_USER) {

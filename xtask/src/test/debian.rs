@@ -10,9 +10,10 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// What the tests start or need to be there.
-const PACKAGES: [&str; 11] = [
+const PACKAGES: [&str; 12] = [
     "ca-certificates",
     "g++",
+    "haproxy",
     "libio-socket-ssl-perl",
     "libnet-dns-perl",
     "libnet-ssleay-perl",

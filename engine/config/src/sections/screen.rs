@@ -51,8 +51,8 @@ pub(crate) static SCREEN: Section = Section {
             "deadline",
             Kind::Time { min: Span::millis(100), max: WAIT_MAX },
             r#""4s""#,
-            "How long the first RCPT waits for lookups at most, counted from the connection. What has not come by then \
-             does not count.",
+            "How long the first RCPT waits for lookups at most: about the client's address, counted from the banner, and \
+             about its HELO name, counted from HELO. What has not come by then does not count.",
         ),
         score("score_tarpit", "The score from which each reply takes `tarpit_delay`."),
         score(

@@ -136,7 +136,10 @@ fn sessions_of_who_is_banned_end() {
     server.wait_for_rest();
     let metrics = server.metrics();
     assert_eq!(metrics.total("ringpost_bans_evicted_total"), 8);
-    assert_eq!((metrics.total("ringpost_messages_accepted_total"), server.maildir("example.com/banned").count()), (1, 0));
+    assert_eq!(
+        (metrics.total("ringpost_messages_accepted_total"), server.maildir("example.com/banned").count()),
+        (1, 0)
+    );
 }
 
 #[test]
@@ -392,7 +395,9 @@ fn a_stop_comes_through_a_flood_of_bans() {
                     if stop.load(std::sync::atomic::Ordering::Relaxed) {
                         return;
                     }
-                    let Ok(stream) = crate::support::net::connect_from(client_address(network, host), to) else { return };
+                    let Ok(stream) = crate::support::net::connect_from(client_address(network, host), to) else {
+                        return;
+                    };
                     let mut client = Client::from_stream(stream);
                     // The server may be gone meanwhile.
                     let _ = client.try_send(b"WRONG\r\n").and_then(|()| client.try_reply());

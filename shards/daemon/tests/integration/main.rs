@@ -4,21 +4,29 @@
 //! can run at once. A test waits for what it wants to see with a deadline and never for a fixed time. A program that a
 //! test talks to and that is not installed is a failure: `cargo xtask test` installs them all.
 
+mod address_limits;
+mod bans;
 mod command_line;
 mod crash;
 mod delivery;
+mod explain;
 mod large;
+mod leaks;
 mod lifecycle;
 mod limits;
 mod log;
 mod metrics;
 mod postfix;
 mod protocol;
+mod proxy;
 mod real_clients;
 mod recovery;
+mod reload;
 mod robustness;
+mod session_limits;
 mod smuggling;
 mod start_failures;
 mod support;
 mod tls;
 mod tls_attacks;
+mod xclient;

@@ -1,10 +1,11 @@
 //! The config is read again while the server runs: what is new is in force for sessions under way too, what is wrong
 //! changes nothing, and no mail is lost over it.
 
+use crate::support::authority::{Authority, Issued};
 use crate::support::limits::Told;
 use crate::support::load::{load, verify};
 use crate::support::net::{client_address, free_port, own_address};
-use crate::support::programs::{Guarded, make_certificate};
+use crate::support::programs::Guarded;
 use crate::support::secure::Dialect;
 use crate::support::server::{Home, Server};
 use crate::support::settings::Settings;
@@ -17,6 +18,9 @@ use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::Duration;
 
+/// What the log says of a config that is not taken.
+const REFUSED: &str = "reload refused; the former config stays in force";
+
 /// Changes the config and has it read by `ringpost reload`; gives what that says.
 #[track_caller]
 fn reload(server: &mut Server, change: impl FnOnce(Settings) -> Settings) -> String {
@@ -24,7 +28,7 @@ fn reload(server: &mut Server, change: impl FnOnce(Settings) -> Settings) -> Str
     server.tell(&["reload"]).ok().out
 }
 
-/// Changes the config to one that must not be taken; gives what is said of it.
+/// Changes the config to one that must not be taken; all of `words` are said of it.
 #[track_caller]
 fn check_refused(server: &mut Server, change: impl FnOnce(Settings) -> Settings, words: &[&str]) {
     let before = server.metrics().by_shard("ringpost_config_epoch");
@@ -36,9 +40,14 @@ fn check_refused(server: &mut Server, change: impl FnOnce(Settings) -> Settings,
     }
     assert_eq!(server.metrics().by_shard("ringpost_config_epoch"), before, "the config was taken all the same");
     // The signal comes to the same, and has only the log to say so.
+    let refusals = || {
+        let log = server.log();
+        let refused = log.into_iter().filter(|line| line["message"] == REFUSED);
+        refused.filter(|line| line["error"].as_str().is_some_and(|error| error.contains(words[0]))).count()
+    };
+    let so_far = refusals();
     server.signal(Signal::HUP);
-    let line = server.wait_for_line("reload refused; the former config stays in force", |_| true);
-    assert!(line["error"].as_str().is_some_and(|error| error.contains(words[0])), "{line}");
+    wait_until("the signal is answered in the log", || refusals() > so_far);
     assert_eq!(server.metrics().by_shard("ringpost_config_epoch"), before);
 }
 
@@ -138,23 +147,26 @@ fn settings_with_target(settings: &Settings, path: &str) -> Settings {
 #[test]
 fn certificates_change_and_sessions_stay() {
     let home = Home::new(1);
-    let names = &["mx.example.com"][..];
-    let (one, one_key) = make_certificate(home.path(), "one", "ec", names);
-    let (two, two_key) = make_certificate(home.path(), "two", "ec", names);
-    let line = |cert: &std::path::Path, key: &std::path::Path| {
-        format!("certificates = [{{ cert = \"{}\", key = \"{}\" }}]", cert.display(), key.display())
-    };
-    let mut server = Server::start_at(home, Settings::default().cores(2).set("tls", &line(&one, &one_key)));
-    let (first, second) = (Dialect::trusting(&one), Dialect::trusting(&two));
+    // Two authorities, so that a client sees by whom it trusts which certificate it was shown.
+    let [one, two] = ["one", "two"].map(|name| {
+        let folder = home.path().join(name);
+        fs::create_dir(&folder).expect("made");
+        let authority = Authority::new(&folder);
+        (authority.server(name, "ec", &["mx.example.com"]), Dialect::trusting(&authority.cert()))
+    });
+    let line = |issued: &Issued| format!("certificates = [{}]", issued.entry());
+    let mut server = Server::start_at(home, Settings::default().cores(2).set("tls", &line(&one.0)));
+    let (first, second) = (one.1, two.1);
     let mut open = first.starttls(server.smtp(), "mx.example.com");
     let mut half = Client::hello(server.smtp());
-    reload(&mut server, |settings| settings.set("tls", &line(&two, &two_key)));
+    reload(&mut server, |settings| settings.set("tls", &line(&two.0)));
     open.deliver("a@example.org", &["alice@example.com"], &message("stays", "x\r\n"));
     second.starttls(server.smtp(), "mx.example.com").say("QUIT", 221);
     half.say("NOOP", 250);
     second.upgrade(half, "mx.example.com").say("QUIT", 221);
     // A key that belongs to another certificate is not taken.
-    check_refused(&mut server, |settings| settings.set("tls", &line(&one, &two_key)), &["one.pem"]);
+    let mixed = Issued { cert: one.0.cert.clone(), key: two.0.key.clone() };
+    check_refused(&mut server, |settings| settings.set("tls", &line(&mixed)), &["one.pem"]);
     second.starttls(server.smtp(), "mx.example.com").say("QUIT", 221);
     open.say("QUIT", 221);
 }
@@ -175,9 +187,7 @@ fn a_signal_reads_the_config_again() {
     let mut open = Client::hello(server.smtp());
     for (epoch, local) in [(1, "ann"), (2, "bob")] {
         let recipients = format!("[\"{local}\"]");
-        server.reconfigure(|settings| {
-            settings.without_domains().domain("example.net", &recipients, "mail/{address}")
-        });
+        server.reconfigure(|settings| settings.without_domains().domain("example.net", &recipients, "mail/{address}"));
         server.signal(Signal::HUP);
         wait_until("the config is in force", || server.metrics().by_shard("ringpost_config_epoch") == [epoch; 2]);
         open.say("MAIL FROM:<a@example.org>", 250);
@@ -205,7 +215,10 @@ fn the_log_changes_while_it_is_written() {
     reload(&mut server, |settings| settings.set("log", "format = \"text\"").set("log", "level = \"info\""));
     let later = Client::hello(server.smtp()).deliver("a@example.org", &["bob@example.com"], &message("text", "x\r\n"));
     wait_until("a line for people", || {
-        server.log_text().lines().any(|line| line.contains(&later) && line.contains("accepted") && !line.starts_with('{'))
+        server
+            .log_text()
+            .lines()
+            .any(|line| line.contains(&later) && line.contains("accepted") && !line.starts_with('{'))
     });
     assert!(!server.log_text().contains(&id), "a line that is not important enough was written");
 }
@@ -337,8 +350,10 @@ fn what_needs_a_restart_is_named_and_waits() {
 fn fifty_reloads_under_load_lose_nothing() {
     let mut server = Server::start(Settings::default().cores(2));
     let acked = server.home.path().join("acked");
-    let mut command = load(server.smtp(), &["--messages", "2000", "--rate", "200", "--sessions", "100"]);
-    command.args(["--size", "2KiB", "--messages-per-connection", "3", "--source", "127.1.0.0/20", "--acked"]).arg(&acked);
+    let mut command = load(server.smtp(), &["--messages", "2000", "--rate", "200/s", "--sessions", "100"]);
+    command
+        .args(["--size", "2KiB", "--messages-per-connection", "3", "--source", "127.1.0.0/20", "--acked"])
+        .arg(&acked);
     let output = fs::File::create(server.home.path().join("load")).expect("a file");
     command.stdin(Stdio::null()).stdout(output.try_clone().expect("a copy")).stderr(output);
     let mut load = Guarded::spawn(&mut command);
@@ -369,7 +384,8 @@ fn fifty_reloads_under_load_lose_nothing() {
     verify(&[acked], &server.mail());
     server.wait_for_rest();
     let metrics = server.metrics();
-    for name in ["ringpost_sessions_refused_total", "ringpost_messages_deferred_total", "ringpost_address_connections"] {
+    for name in ["ringpost_sessions_refused_total", "ringpost_messages_deferred_total", "ringpost_address_connections"]
+    {
         assert_eq!(metrics.total(name), 0, "{name}");
     }
     assert_eq!(metrics.by_shard("ringpost_config_epoch"), [50, 50]);

@@ -239,6 +239,47 @@ fn helo_names_and_reverse_names_are_evidence() {
     }
 }
 
+/// What is asked about a name has its own time, from the greeting on. A client once had only to wait until the time since
+/// it had connected was over.
+#[test]
+fn helo_evidence_is_not_avoided_by_waiting() {
+    let unbound = Unbound::start(&Names::default().record("mail.example.org A 192.0.2.1"));
+    let screen = [
+        "deadline = \"3s\"",
+        "pregreet_wait = \"3500ms\"",
+        "score_reject = 10",
+        "weight_pregreet = 1",
+        "weight_helo_unresolved = 10",
+    ];
+    let server = Server::start(settings(&unbound.servers(), &screen));
+    let mut clients = [(); 4].map(|()| Client::connect(server.smtp()));
+    // The time since the connection is over before anybody can speak.
+    clients.iter_mut().for_each(|client| drop(client.expect(220)));
+    let [at_once, late, renamed, honest] = &mut clients;
+    let judged = |client: &mut Client, code: u16| {
+        client.say("MAIL FROM:<a@example.org>", 250);
+        client.send(b"RCPT TO:<alice@example.com>\r\n");
+        let reply = client.reply();
+        assert_eq!(reply.code, code, "{}", reply.text());
+        assert_eq!(code == 550, reply.text().contains("weight_helo_unresolved"), "{}", reply.text());
+    };
+    late.say("EHLO late.nowhere.example", 250);
+    renamed.say("EHLO mail.example.org", 250);
+    honest.say("EHLO mail.example.org", 250);
+    at_once.say("EHLO nowhere.example", 250);
+    judged(at_once, 550);
+    // So is the time since they greeted.
+    std::thread::sleep(Duration::from_millis(3_200));
+    judged(late, 550);
+    renamed.say("EHLO renamed.nowhere.example", 250);
+    judged(renamed, 550);
+    judged(honest, 250);
+    let metrics = server.metrics();
+    assert_eq!(metrics.total("ringpost_dns_late_total"), 0);
+    assert_eq!(metrics.sum("ringpost_dns_lookups_total", "outcome=\"missing\""), 3);
+    assert_eq!(metrics.sum("ringpost_dns_lookups_total", "outcome=\"found\""), 2);
+}
+
 /// RFC 5321 section 4.5.1: who is turned away must still reach somebody who can help.
 #[test]
 fn a_refused_host_reaches_the_postmaster() {

@@ -3,9 +3,14 @@
 use crate::support::{Script, Server, hasty, later, on_shard, patient};
 use hickory_resolver::proto::op::ResponseCode;
 use ringpost_base::Span;
-use ringpost_dns::{Answers, BreakerOptions, Dns, DnsError, Doubt, Failure, Health, List, Lists, Verdict};
-use ringpost_runtime::{sleep, tick};
+use ringpost_dns::{
+    Answers, BreakerOptions, Dns, DnsError, Doubt, Failure, Health, LISTS_IN_FLIGHT_MAX, List, Lists,
+    STRANGERS_IN_FLIGHT_MAX, Verdict,
+};
+use ringpost_runtime::{sleep, spawn, tick};
+use std::cell::RefCell;
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::time::Duration;
 
 const NOT_LISTED: Verdict = Verdict::NotListed;
@@ -126,6 +131,79 @@ fn only_one_client_waits_for_a_trial() {
         drop(trial);
         assert_eq!(lists.look_up(client(4), soon()).await, [SILENT]);
         assert!(matches!(lists.states()[0].health, Health::Skipped { .. }));
+    });
+}
+
+/// A handful of clients, each with a HELO name of its own in a zone whose servers keep silent, once kept all lists from
+/// being asked.
+#[test]
+fn names_in_a_silent_zone_do_not_blind_the_lists() {
+    let server = Server::start();
+    server.script_all("hole.example", Script::Silence);
+    server.address_of("7.2.0.192.list.example", [127, 0, 0, 2]);
+    on_shard(patient(&[&server]), async move |dns: Dns| {
+        let resolver = dns.resolver();
+        let lists = Lists::new(resolver.clone(), vec![list("list.example", 5)], for_ever()).expect("good zones");
+        for number in 0..4 * STRANGERS_IN_FLIGHT_MAX {
+            let resolver = resolver.clone();
+            spawn("stranger", async move {
+                let _ = resolver.addresses(&format!("n{number}.hole.example"), later()).await;
+            });
+        }
+        assert_eq!(resolver.tally().asked, STRANGERS_IN_FLIGHT_MAX as u64);
+        assert_eq!(resolver.ipv4("www.example", later()).await, Err(Failure::Overload));
+        assert_eq!(lists.look_up(client(7), later()).await, [listed([127, 0, 0, 2], 5)]);
+        assert_eq!(lists.look_up(client(8), later()).await, [NOT_LISTED]);
+    });
+}
+
+#[test]
+fn lists_that_are_asked_too_much_leave_room_for_other_names() {
+    let server = Server::start();
+    server.script_all("list.example", Script::Silence);
+    server.address_of("www.example", [192, 0, 2, 1]);
+    on_shard(patient(&[&server]), async move |dns: Dns| {
+        let resolver = dns.resolver();
+        let lists = Lists::new(resolver.clone(), vec![list("list.example", 5)], for_ever()).expect("good zones");
+        let lists = Rc::new(lists);
+        for number in 0..LISTS_IN_FLIGHT_MAX {
+            let lists = lists.clone();
+            spawn("asker", async move {
+                lists.look_up(client(number as u8), later()).await;
+            });
+        }
+        assert_eq!(resolver.tally().asked, LISTS_IN_FLIGHT_MAX as u64);
+        let overload = Verdict::Unknown(Doubt::Failed(Failure::Overload));
+        assert_eq!(lists.look_up(client(250), later()).await, [overload]);
+        assert_eq!(lists.states()[0].failures, 0, "that is no fault of the list's");
+        assert!(resolver.ipv4("www.example", later()).await.is_ok());
+    });
+}
+
+/// What a list says counts for a client also where another list keeps it waiting until the deadline, and is put to the same
+/// test.
+#[test]
+fn a_silent_list_keeps_no_other_from_telling() {
+    let server = Server::start();
+    server.script_all("dead.example", Script::Silence);
+    server.address_of("7.2.0.192.live.example", [127, 0, 0, 2]);
+    server.address_of("7.2.0.192.ended.example", [127, 0, 0, 2]);
+    server.address_of("1.0.0.127.ended.example", [127, 0, 0, 2]);
+    on_shard(patient(&[&server]), async move |dns: Dns| {
+        let all = vec![list("dead.example", 5), list("live.example", 3), list("ended.example", 2)];
+        let lists = Lists::new(dns.resolver(), all, for_ever()).expect("good zones");
+        let told = Rc::new(RefCell::new(Vec::new()));
+        let hears = told.clone();
+        spawn("asker", async move {
+            lists.look_up_each(client(7), later(), |list, verdict| hears.borrow_mut().push((list, verdict))).await;
+        });
+        let soon = tick().deadline(Duration::from_secs(9));
+        while told.borrow().len() < 2 && !soon.passed(tick()) {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let mut told = told.borrow().clone();
+        told.sort_by_key(|(list, _)| *list);
+        assert_eq!(told, [(1, listed([127, 0, 0, 2], 3)), (2, Verdict::Unknown(Doubt::ListsEverything))]);
     });
 }
 

@@ -5,7 +5,7 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::rdata::AAAA;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use ringpost_base::Span;
-use ringpost_dns::{Dns, Failure, IN_FLIGHT_MAX, Resolver};
+use ringpost_dns::{Dns, Failure, Resolver, STRANGERS_IN_FLIGHT_MAX};
 use ringpost_runtime::{Services, sleep, spawn, tick};
 use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -223,21 +223,59 @@ fn equal_questions_under_way_are_one() {
     });
 }
 
+/// Has as many questions of strangers under way as there may be, and asserts that no kind of question finds room then.
+async fn fill(resolver: &Rc<Resolver>) {
+    for number in 0..STRANGERS_IN_FLIGHT_MAX {
+        let resolver = resolver.clone();
+        spawn("asker", async move {
+            let _ = ipv4(&resolver, &format!("n{number}.hole.example")).await;
+        });
+    }
+    assert_eq!(resolver.tally().asked, STRANGERS_IN_FLIGHT_MAX as u64);
+    let (name, address) = ("one-more.example", [192, 0, 2, 7].into());
+    assert_eq!(ipv4(resolver, name).await, Err(Failure::Overload));
+    assert_eq!(resolver.addresses(name, later()).await, Err(Failure::Overload));
+    assert_eq!(resolver.txt(name, later()).await, Err(Failure::Overload));
+    assert_eq!(resolver.mx(name, later()).await, Err(Failure::Overload));
+    // Whoever holds an address chooses who answers for it.
+    assert_eq!(resolver.ptr(address, later()).await, Err(Failure::Overload));
+    assert_eq!(resolver.tally().refused, 6);
+}
+
 #[test]
 fn a_flood_of_questions_is_bounded() {
     let server = Server::start();
     server.script_all("", Script::Silence);
-    on_shard(patient(&[&server]), async move |dns: Dns| {
+    on_shard(patient(&[&server]), async move |dns: Dns| fill(&dns.resolver()).await);
+}
+
+#[test]
+fn a_flood_that_is_over_leaves_its_room() {
+    let server = Server::start();
+    server.script_all("hole.example", Script::Silence);
+    server.address_of("www.example", [192, 0, 2, 1]);
+    on_shard(hasty(&server), async move |dns: Dns| {
         let resolver = dns.resolver();
-        for number in 0..IN_FLIGHT_MAX {
-            let resolver = resolver.clone();
+        fill(&resolver).await;
+        let end = later();
+        while resolver.tally().failed < STRANGERS_IN_FLIGHT_MAX as u64 && !end.passed(tick()) {
+            sleep(Duration::from_millis(1)).await;
+        }
+        let asked = resolver.tally().asked;
+        let answers = Rc::new(Cell::new(0));
+        for number in 0..STRANGERS_IN_FLIGHT_MAX {
+            let (resolver, answers) = (resolver.clone(), answers.clone());
             spawn("asker", async move {
-                let _ = ipv4(&resolver, &format!("n{number}.example")).await;
+                let outcome = ipv4(&resolver, &format!("after{number}.example")).await;
+                assert_ne!(outcome, Err(Failure::Overload));
+                answers.set(answers.get() + 1);
             });
         }
-        assert_eq!(resolver.tally().asked, IN_FLIGHT_MAX as u64);
-        assert_eq!(ipv4(&resolver, "one-more.example").await, Err(Failure::Overload));
-        assert_eq!(resolver.tally().refused, 1);
+        assert_eq!(resolver.tally().asked, asked + STRANGERS_IN_FLIGHT_MAX as u64);
+        while answers.get() < STRANGERS_IN_FLIGHT_MAX && !end.passed(tick()) {
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(answers.get(), STRANGERS_IN_FLIGHT_MAX);
     });
 }
 
@@ -256,6 +294,40 @@ fn other_servers_are_taken_without_a_restart() {
         resolver.replace(replacement);
         assert_eq!(ipv4(&resolver, "www.example").await, Ok(vec![[192, 0, 2, 2]]));
         services.stop();
+    });
+}
+
+/// A reload that concerns something else hands the servers in force on.
+#[test]
+fn the_same_servers_again_change_nothing() {
+    let (server, late) = (Server::start(), Server::start());
+    server.address_of("www.example", [192, 0, 2, 1]);
+    late.script("www.example", RecordType::A, Script::Silence);
+    let (asked, options) = (server.clone(), patient(&[&server]));
+    on_shard(options.clone(), async move |dns: Dns| {
+        let resolver = dns.resolver();
+        assert_eq!(ipv4(&resolver, "www.example").await, Ok(vec![[192, 0, 2, 1]]));
+        assert!(dns.is_same(&dns.clone()));
+        resolver.replace(dns.clone());
+        assert!(resolver.ipv4("www.example", later()).await.expect("known").cached);
+        assert_eq!(asked.asked(""), 1);
+        // Equal options are no proof: what the system's file says may be other servers now.
+        let services = Services::start().expect("starts");
+        let equal = Dns::start(services.handle(), &options).expect("has servers");
+        assert!(!dns.is_same(&equal));
+        resolver.replace(equal);
+        assert!(!resolver.ipv4("www.example", later()).await.expect("found").cached);
+        services.stop();
+    });
+    // A question that is under way meanwhile is remembered.
+    on_shard(patient(&[&late]), async move |dns: Dns| {
+        let resolver = dns.resolver();
+        let soon = tick().deadline(Duration::from_millis(20));
+        assert_eq!(resolver.ipv4("www.example", soon).await, Err(Failure::Timeout));
+        resolver.replace(dns);
+        late.address_of("www.example", [192, 0, 2, 1]);
+        assert_eq!(ipv4(&resolver, "www.example").await, Ok(vec![[192, 0, 2, 1]]));
+        assert!(resolver.ipv4("www.example", later()).await.expect("known").cached);
     });
 }
 

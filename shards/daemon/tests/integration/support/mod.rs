@@ -1,6 +1,8 @@
 //! What the tests share: a server, a client, and readers of what comes out of it.
 
 pub(crate) mod authority;
+pub(crate) mod haproxy;
+pub(crate) mod limits;
 pub(crate) mod load;
 pub(crate) mod maildir;
 pub(crate) mod metrics;
