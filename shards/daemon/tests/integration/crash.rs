@@ -32,7 +32,7 @@ fn keep_loading(to: SocketAddr, folder: &Path, more: impl Fn() -> bool, seed: u6
         let number = runs.len();
         let acked = folder.join(format!("acked.{number}"));
         let seed = (seed ^ number as u64).to_string();
-        let mut command = load(to, &["--reconnect", "--sessions", "12", "--duration", "1500ms"]);
+        let mut command = load(to, &["--reconnect", "--sessions", "12", "--duration", "4s"]);
         command.args(["--timeout", "20s", "--seed", &seed, "--acked"]).arg(&acked).args(LOADS[number % LOADS.len()]);
         runs.push((acked, run(&mut command, "")));
     }
