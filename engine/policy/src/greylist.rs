@@ -2,16 +2,25 @@
 //!
 //! What is remembered is a triplet of network, sender and recipient, as a keyed hash. A triplet *waits* from its first mail
 //! until it comes again after the delay and within the window; from then on it is *known*, for as long as it is used.
-//! A network of which several triplets have become known is known as a whole.
+//! A network of which several triplets are known at a time becomes known as a whole. From then on it stands by itself, for
+//! as long as any mail comes from it: its triplets may all have gone meanwhile.
 //!
-//! The shard that owns a network keeps all of its entries. Waiting ones and known ones are bounded apart: who floods
-//! with strangers pushes out strangers only. What changes is given out as records of fixed size, which a file keeps.
+//! The shard that owns a network keeps all of its entries. Waiting triplets, known triplets and known networks are bounded
+//! apart: who floods with strangers pushes out strangers only. What changes is given out as records of fixed
+//! size, which a file keeps.
 
+mod aging;
+mod record;
+
+pub use record::{GreyRecord, GreySieve, RecordKind};
+
+use aging::{Aging, Use};
+use record::wide;
 use ringpost_base::{Network, Span, Timestamp};
 use siphasher::sip128::{Hasher128, SipHasher13};
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hasher;
-use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 /// Who is asked to come back.
@@ -61,10 +70,13 @@ impl Default for GreylistOptions {
 pub struct GreySecret(pub [u8; 16]);
 
 /// A triplet of network, sender and recipient.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GreyKey([u8; 16]);
 
 impl GreyKey {
+    /// The key of what is no triplet.
+    pub const NONE: Self = Self([0; 16]);
+
     /// The key of a triplet. ASCII case does not count, in the local parts neither: a retry must be found.
     pub fn new(secret: &GreySecret, network: Network, sender: &str, recipient: &str) -> Self {
         let mut hasher = SipHasher13::new_with_key(&secret.0);
@@ -104,38 +116,32 @@ pub enum Grey {
     Pass(GreyPass),
 }
 
-/// Time that a known entry's last use may be ahead of its record: what is used often is not written each time.
+/// Time that the last use of what is known may be ahead of its record, or a quarter of its lifetime if that is shorter: what
+/// is used often is not written each time.
 const RECORD_EVERY: Duration = Duration::from_secs(3600);
 
-/// Entries that one call of [`Greylist::expire`] looks at.
+/// Entries of each kind that one call of [`Greylist::expire`] looks at.
 const EXPIRE_MAX: usize = 1000;
 
-/// Records that wait to be written; beyond, changes are lost to the file and not to memory.
-const DIRTY_MAX: usize = 100_000;
+/// Changes between two calls of [`Greylist::take_changes`]; beyond, they are lost to the file and not to memory. It is
+/// twice what comes in five seconds where the default number of entries passes with the default delay, over and over.
+const CHANGES_MAX: usize = 20_000;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Known {
-    network: Network,
-    last: Timestamp,
-    recorded: Timestamp,
-}
-
-/// Keys in the order in which they may end; one that was used since goes to the back when its turn comes.
-#[derive(Debug, Default)]
-struct Line<K>(VecDeque<(Timestamp, K)>);
+/// Strangers among them. More come in a flood only, of which the file need not remember each.
+const WAITING_CHANGES_MAX: usize = 2000;
 
 /// The greylist of one shard.
 #[derive(Debug)]
 pub struct Greylist {
     options: GreylistOptions,
-    waiting: HashMap<GreyKey, (Timestamp, Network)>,
-    waiting_line: Line<GreyKey>,
-    known: HashMap<GreyKey, Known>,
-    known_line: Line<GreyKey>,
-    /// Triplets of a network that have become known, and when the last of its mail came.
-    networks: HashMap<Network, (u32, Timestamp)>,
-    network_line: Line<Network>,
-    dirty: Vec<GreyRecord>,
+    /// Since their first mail.
+    waiting: Aging<GreyKey, ()>,
+    known: Aging<GreyKey, Network>,
+    /// How many known triplets each network has, if any.
+    passes: HashMap<Network, u32>,
+    networks: Aging<Network, ()>,
+    changes: Vec<GreyRecord>,
+    waiting_changes: usize,
 }
 
 impl Greylist {
@@ -143,13 +149,12 @@ impl Greylist {
     pub fn new(options: GreylistOptions) -> Self {
         Self {
             options,
-            waiting: HashMap::new(),
-            waiting_line: Line(VecDeque::new()),
-            known: HashMap::new(),
-            known_line: Line(VecDeque::new()),
-            networks: HashMap::new(),
-            network_line: Line(VecDeque::new()),
-            dirty: Vec::new(),
+            waiting: Aging::default(),
+            known: Aging::default(),
+            passes: HashMap::new(),
+            networks: Aging::default(),
+            changes: Vec::new(),
+            waiting_changes: 0,
         }
     }
 
@@ -158,387 +163,166 @@ impl Greylist {
         self.options = options;
     }
 
-    /// Entries, waiting and known.
+    /// Triplets, waiting and known.
     pub fn len(&self) -> usize {
         self.waiting.len() + self.known.len()
     }
 
-    /// Whether nothing is remembered.
+    /// Whether no triplet is remembered.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Judges a mail of a triplet, and remembers it.
     pub fn check(&mut self, key: GreyKey, network: Network, now: Timestamp) -> Grey {
-        if self.knows_network(network, now) {
+        // Both are used by this mail, whichever lets it pass.
+        let knows_triplet = self.use_triplet(key, network, now);
+        if self.use_network(network, now) {
             return Grey::Pass(GreyPass::KnownNetwork);
         }
-        if let Some(known) = self.known.get_mut(&key)
-            && now.since(known.last) <= self.options.lifetime.0
-        {
-            known.last = now;
-            if now.since(known.recorded) >= RECORD_EVERY {
-                known.recorded = now;
-                self.record(GreyRecord { kind: RecordKind::Known, key, network, at: now });
-            }
+        if knows_triplet {
             return Grey::Pass(GreyPass::KnownTriplet);
         }
-        match self.waiting.get(&key).copied() {
-            Some((first, _)) if now.since(first) <= self.options.window.0 => {
-                let waited = now.since(first);
-                if waited < self.options.delay.0 {
-                    return Grey::Wait { left: self.options.delay.0 - waited, first: false };
-                }
+        let (delay, window) = (self.options.delay.0, self.options.window.0);
+        let waited = self.waiting.last(&key).map(|first| now.since(first)).filter(|waited| *waited <= window);
+        match waited {
+            None => {
+                self.await_retry(key, now);
+                self.record(RecordKind::Waiting, key, network, now);
+                Grey::Wait { left: delay, first: true }
+            }
+            Some(waited) if waited < delay => Grey::Wait { left: delay - waited, first: false },
+            Some(_) => {
                 self.waiting.remove(&key);
                 self.learn(key, network, now);
-                self.record(GreyRecord { kind: RecordKind::Known, key, network, at: now });
+                self.record(RecordKind::Known, key, network, now);
+                self.promote_recorded(network, now);
                 Grey::Pass(GreyPass::Retried)
             }
-            _ => {
-                self.await_retry(key, network, now);
-                self.record(GreyRecord { kind: RecordKind::Waiting, key, network, at: now });
-                Grey::Wait { left: self.options.delay.0, first: true }
+        }
+    }
+
+    fn use_triplet(&mut self, key: GreyKey, network: Network, now: Timestamp) -> bool {
+        let used = self.known.renew(&key, now, self.options.lifetime.0, self.record_every());
+        if used == Some(Use::Moved) {
+            self.record(RecordKind::Known, key, network, now);
+            self.promote_recorded(network, now);
+        }
+        used.is_some()
+    }
+
+    fn use_network(&mut self, network: Network, now: Timestamp) -> bool {
+        if self.options.network_passes == 0 {
+            return false;
+        }
+        let used = self.networks.renew(&network, now, self.options.lifetime.0, self.record_every());
+        if used == Some(Use::Moved) {
+            self.record(RecordKind::Network, GreyKey::NONE, network, now);
+        }
+        used.is_some()
+    }
+
+    fn record_every(&self) -> Duration {
+        RECORD_EVERY.min(self.options.lifetime.0 / 4)
+    }
+
+    fn await_retry(&mut self, key: GreyKey, first: Timestamp) {
+        self.waiting.insert(key, (), first);
+        while self.waiting.take_surplus(self.options.entries_max.max(1)).is_some() {}
+    }
+
+    fn learn(&mut self, key: GreyKey, network: Network, at: Timestamp) {
+        if self.known.insert(key, network, at).is_none() {
+            *self.passes.entry(network).or_default() += 1;
+        }
+        while let Some(network) = self.known.take_surplus(self.options.entries_max.max(1)) {
+            self.forget_pass(network);
+        }
+    }
+
+    fn forget_pass(&mut self, network: Network) {
+        if let Entry::Occupied(mut passes) = self.passes.entry(network) {
+            *passes.get_mut() -= 1;
+            if *passes.get() == 0 {
+                passes.remove();
             }
         }
     }
 
-    fn knows_network(&mut self, network: Network, now: Timestamp) -> bool {
-        let passes = self.options.network_passes;
-        match self.networks.get_mut(&network) {
-            Some((count, last)) if passes > 0 && *count >= passes && now.since(*last) <= self.options.lifetime.0 => {
-                // Its use keeps it, without a record: the file knows its triplets, from which it is counted again.
-                *last = now;
-                true
-            }
-            _ => false,
+    /// Makes a network known as a whole if enough of its triplets are, and says whether it was not before.
+    fn promote(&mut self, network: Network, at: Timestamp) -> bool {
+        let wanted = self.options.network_passes;
+        let passes = self.passes.get(&network).copied().unwrap_or(0);
+        let lifetime = self.options.lifetime.0;
+        if wanted == 0 || passes < wanted || self.networks.last(&network).is_some_and(|last| at.since(last) <= lifetime) {
+            return false;
+        }
+        self.know_network(network, at);
+        true
+    }
+
+    fn promote_recorded(&mut self, network: Network, now: Timestamp) {
+        if self.promote(network, now) {
+            self.record(RecordKind::Network, GreyKey::NONE, network, now);
         }
     }
 
-    fn await_retry(&mut self, key: GreyKey, network: Network, first: Timestamp) {
-        self.waiting.insert(key, (first, network));
-        self.waiting_line.0.push_back((first, key));
-        while self.waiting.len() > self.options.entries_max.max(1) {
-            let Some((first, oldest)) = self.waiting_line.0.pop_front() else { break };
-            remove_if(&mut self.waiting, &oldest, |(at, _)| *at == first);
-        }
-    }
-
-    fn learn(&mut self, key: GreyKey, network: Network, now: Timestamp) {
-        let entry = Known { network, last: now, recorded: now };
-        if self.known.insert(key, entry).is_none() {
-            self.known_line.0.push_back((now, key));
-            let passed = self.networks.entry(network).or_insert_with(|| {
-                self.network_line.0.push_back((now, network));
-                (0, now)
-            });
-            *passed = (passed.0.saturating_add(1), now.max(passed.1));
-        }
-        while self.known.len() > self.options.entries_max.max(1) {
-            let Some((_, oldest)) = self.known_line.0.pop_front() else { break };
-            self.forget(&oldest);
-        }
-    }
-
-    fn forget(&mut self, key: &GreyKey) {
-        let Some(known) = self.known.remove(key) else { return };
-        if let Some((count, _)) = self.networks.get_mut(&known.network) {
-            *count = count.saturating_sub(1);
-        }
+    fn know_network(&mut self, network: Network, at: Timestamp) {
+        self.networks.insert(network, (), at);
+        while self.networks.take_surplus(self.options.entries_max.max(1)).is_some() {}
     }
 
     /// Drops what has ended; a bounded part of it in one call.
     pub fn expire(&mut self, now: Timestamp) {
         let (window, lifetime) = (self.options.window.0, self.options.lifetime.0);
-        for _ in 0..EXPIRE_MAX {
-            let Some((first, key)) = self.waiting_line.0.front().copied() else { break };
-            if now.since(first) <= window {
-                break;
-            }
-            self.waiting_line.0.pop_front();
-            remove_if(&mut self.waiting, &key, |(at, _)| *at == first);
+        let [mut waiting, mut known, mut networks] = [EXPIRE_MAX; 3];
+        while self.waiting.take_ended(now, window, &mut waiting).is_some() {}
+        while let Some(network) = self.known.take_ended(now, lifetime, &mut known) {
+            self.forget_pass(network);
         }
-        for _ in 0..EXPIRE_MAX {
-            let Some((since, key)) = self.known_line.0.front().copied() else { break };
-            if now.since(since) <= lifetime {
-                break;
-            }
-            self.known_line.0.pop_front();
-            match self.known.get(&key).map(|known| known.last) {
-                Some(last) if now.since(last) <= lifetime => self.known_line.0.push_back((last, key)),
-                _ => self.forget(&key),
-            }
-        }
-        for _ in 0..EXPIRE_MAX {
-            let Some((since, network)) = self.network_line.0.front().copied() else { break };
-            if now.since(since) <= lifetime {
-                break;
-            }
-            self.network_line.0.pop_front();
-            match self.networks.get(&network).copied() {
-                Some((count, last)) if count > 0 || now.since(last) <= lifetime => {
-                    self.network_line.0.push_back((now, network));
-                }
-                _ => drop(self.networks.remove(&network)),
-            }
-        }
+        while self.networks.take_ended(now, lifetime, &mut networks).is_some() {}
     }
 
-    fn record(&mut self, record: GreyRecord) {
-        if self.dirty.len() < DIRTY_MAX {
-            self.dirty.push(record);
+    fn record(&mut self, kind: RecordKind, key: GreyKey, network: Network, at: Timestamp) {
+        if self.changes.len() >= CHANGES_MAX {
+            return;
         }
+        if kind == RecordKind::Waiting {
+            if self.waiting_changes >= WAITING_CHANGES_MAX {
+                return;
+            }
+            self.waiting_changes += 1;
+        }
+        self.changes.push(GreyRecord { kind, key, network, at });
     }
 
-    /// What has changed since this was last asked, in order.
+    /// What has changed since this was last asked, in order; of strangers, no more than a bounded number.
     pub fn take_changes(&mut self) -> Vec<GreyRecord> {
-        std::mem::take(&mut self.dirty)
+        self.waiting_changes = 0;
+        std::mem::take(&mut self.changes)
     }
 
     /// Takes up what a file has kept, in its order.
     pub fn load(&mut self, records: impl IntoIterator<Item = GreyRecord>) {
         for GreyRecord { kind, key, network, at } in records {
             match kind {
-                RecordKind::Waiting if !self.known.contains_key(&key) => self.await_retry(key, network, at),
-                RecordKind::Waiting => {}
+                RecordKind::Waiting => {
+                    // It was known and no longer is: it would not wait otherwise.
+                    if let Some(network) = self.known.remove(&key) {
+                        self.forget_pass(network);
+                    }
+                    self.await_retry(key, at);
+                }
                 RecordKind::Known => {
                     self.waiting.remove(&key);
-                    match self.known.get_mut(&key) {
-                        Some(known) => (known.last, known.recorded) = (at, at),
-                        None => self.learn(key, network, at),
-                    }
+                    self.learn(key, network, at);
+                    self.promote(network, at);
                 }
+                RecordKind::Network => self.know_network(network, at),
             }
         }
-    }
-
-    /// Everything that is remembered, as a file would keep it.
-    pub fn records(&self) -> impl Iterator<Item = GreyRecord> + '_ {
-        let waiting = self.waiting.iter().map(|(key, (first, network))| GreyRecord {
-            kind: RecordKind::Waiting,
-            key: *key,
-            network: *network,
-            at: *first,
-        });
-        let known = self.known.iter().map(|(key, known)| GreyRecord {
-            kind: RecordKind::Known,
-            key: *key,
-            network: known.network,
-            at: known.last,
-        });
-        waiting.chain(known)
-    }
-}
-
-fn remove_if<V>(map: &mut HashMap<GreyKey, V>, key: &GreyKey, holds: impl Fn(&V) -> bool) {
-    if map.get(key).is_some_and(holds) {
-        map.remove(key);
-    }
-}
-
-/// What became of a triplet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RecordKind {
-    /// It was seen for the first time.
-    Waiting,
-    /// It is known, and was used.
-    Known,
-}
-
-/// A change of the greylist as a file keeps it: checksum (4 bytes), kind (1), prefix (1), 1 for IPv4 (1), a zero (1), address of
-/// the network (16), key (16), time (8); little endian.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GreyRecord {
-    /// What became of the triplet.
-    pub kind: RecordKind,
-    /// The triplet.
-    pub key: GreyKey,
-    /// Its network, whose owner keeps it.
-    pub network: Network,
-    /// When it was seen first, or used last.
-    pub at: Timestamp,
-}
-
-impl GreyRecord {
-    /// Bytes of the stored form.
-    pub const LEN: usize = 48;
-
-    /// The stored form.
-    pub fn encode(&self) -> [u8; Self::LEN] {
-        let mut out = [0; Self::LEN];
-        let address = self.network.address();
-        out[4] = match self.kind {
-            RecordKind::Waiting => 1,
-            RecordKind::Known => 2,
-        };
-        out[5] = self.network.prefix();
-        out[6] = u8::from(address.is_ipv4());
-        out[8..24].copy_from_slice(&wide(address).octets());
-        out[24..40].copy_from_slice(&self.key.0);
-        out[40..].copy_from_slice(&self.at.unix_micros().to_le_bytes());
-        let sum = crc32c::crc32c(&out[4..]);
-        out[..4].copy_from_slice(&sum.to_le_bytes());
-        out
-    }
-
-    /// Reads the stored form; nothing if it is damaged.
-    pub fn decode(bytes: &[u8; Self::LEN]) -> Option<Self> {
-        let (sum, rest) = bytes.split_first_chunk::<4>()?;
-        if crc32c::crc32c(rest) != u32::from_le_bytes(*sum) {
-            return None;
-        }
-        let kind = match bytes[4] {
-            1 => RecordKind::Waiting,
-            2 => RecordKind::Known,
-            _ => return None,
-        };
-        let wide = Ipv6Addr::from(<[u8; 16]>::try_from(&bytes[8..24]).ok()?);
-        let address = if bytes[6] == 1 { IpAddr::V4(wide.to_ipv4_mapped()?) } else { IpAddr::V6(wide) };
-        let key = GreyKey(bytes[24..40].try_into().ok()?);
-        let at = Timestamp::from_unix_micros(u64::from_le_bytes(bytes[40..].try_into().ok()?));
-        Some(Self { kind, key, network: Network::around(address, bytes[5]), at })
-    }
-}
-
-fn wide(address: IpAddr) -> Ipv6Addr {
-    match address {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
-        IpAddr::V6(v6) => v6,
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const SECRET: GreySecret = GreySecret([7; 16]);
-
-    fn options() -> GreylistOptions {
-        GreylistOptions {
-            mode: GreylistMode::All,
-            delay: Span::seconds(10),
-            window: Span::seconds(100),
-            lifetime: Span::seconds(10_000),
-            network_passes: 3,
-            entries_max: 4,
-        }
-    }
-
-    fn at(seconds: u64) -> Timestamp {
-        Timestamp::from_unix_micros((1_000_000 + seconds) * 1_000_000)
-    }
-
-    fn network(last: u8) -> Network {
-        Network::around(IpAddr::from([192, 0, last, 1]), 24)
-    }
-
-    fn key(of: u8, sender: &str) -> GreyKey {
-        GreyKey::new(&SECRET, network(of), sender, "you@example.com")
-    }
-
-    #[test]
-    fn a_stranger_comes_again() {
-        let mut list = Greylist::new(options());
-        let wait = |left, first| Grey::Wait { left: Duration::from_secs(left), first };
-        let mut check =
-            |seconds, want| assert_eq!(list.check(key(1, "a@b"), network(1), at(seconds)), want, "{seconds}");
-        check(0, wait(10, true));
-        check(4, wait(6, false));
-        check(200, wait(10, true)); // too late: it begins anew
-        check(210, Grey::Pass(GreyPass::Retried));
-        check(211, Grey::Pass(GreyPass::KnownTriplet));
-        check(10_000, Grey::Pass(GreyPass::KnownTriplet));
-        check(30_000, wait(10, true)); // not used for longer than its lifetime
-    }
-
-    #[test]
-    fn case_and_cut_of_a_triplet() {
-        let of = |sender, recipient| GreyKey::new(&SECRET, network(1), sender, recipient);
-        assert_eq!(of("A@B", "c@D"), of("a@b", "C@d"));
-        assert_ne!(of("ab", "c"), of("a", "bc"));
-        assert_ne!(of("", "c"), of("c", ""));
-        assert_ne!(of("a", "b"), GreyKey::new(&SECRET, network(2), "a", "b"));
-        assert_ne!(of("a", "b"), GreyKey::new(&GreySecret([8; 16]), network(1), "a", "b"));
-    }
-
-    #[test]
-    fn a_network_that_passed_often_is_known() {
-        let mut list = Greylist::new(options());
-        for sender in ["a", "b", "c"] {
-            list.check(key(1, sender), network(1), at(0));
-            assert_eq!(list.check(key(1, sender), network(1), at(20)), Grey::Pass(GreyPass::Retried));
-        }
-        assert_eq!(list.check(key(1, "d"), network(1), at(30)), Grey::Pass(GreyPass::KnownNetwork));
-        assert_ne!(list.check(key(2, "d"), network(2), at(30)), Grey::Pass(GreyPass::KnownNetwork));
-    }
-
-    #[test]
-    fn a_flood_of_strangers_pushes_out_strangers_only() {
-        let mut list = Greylist::new(options());
-        list.check(key(1, "known"), network(1), at(0));
-        list.check(key(1, "known"), network(1), at(20));
-        for sender in 0..100 {
-            list.check(key(2, &sender.to_string()), network(2), at(30));
-        }
-        assert_eq!(list.len(), 5);
-        assert_eq!(list.check(key(1, "known"), network(1), at(40)), Grey::Pass(GreyPass::KnownTriplet));
-        assert!(matches!(list.check(key(2, "99"), network(2), at(41)), Grey::Pass(GreyPass::Retried)));
-        assert!(matches!(list.check(key(2, "0"), network(2), at(41)), Grey::Wait { first: true, .. }));
-    }
-
-    #[test]
-    fn what_has_ended_goes() {
-        let mut list = Greylist::new(options());
-        list.check(key(1, "a"), network(1), at(0));
-        list.check(key(1, "a"), network(1), at(20));
-        list.check(key(1, "b"), network(1), at(20));
-        list.expire(at(100));
-        assert_eq!(list.len(), 2);
-        list.expire(at(200));
-        assert_eq!(list.len(), 1, "what waited is gone");
-        list.check(key(1, "a"), network(1), at(9_000));
-        list.expire(at(11_000));
-        assert_eq!(list.len(), 1, "what is used stays");
-        list.expire(at(30_000));
-        list.expire(at(60_000));
-        assert!(list.is_empty() && list.networks.is_empty());
-    }
-
-    #[test]
-    fn damaged_records_are_told() {
-        let record = GreyRecord { kind: RecordKind::Known, key: key(1, "a"), network: network(1), at: at(5) };
-        let bytes = record.encode();
-        assert_eq!(GreyRecord::decode(&bytes), Some(record));
-        for place in 0..bytes.len() {
-            let mut damaged = bytes;
-            damaged[place] ^= 1;
-            assert_eq!(GreyRecord::decode(&damaged), None, "{place}");
-        }
-        let v6 = GreyRecord { network: Network::around(IpAddr::from([1, 2, 3, 4, 5, 6, 7, 8]), 64), ..record };
-        assert_eq!(GreyRecord::decode(&v6.encode()), Some(v6));
-    }
-
-    proptest! {
-        #[test]
-        fn what_was_written_down_is_remembered(mails in proptest::collection::vec((0_u8..3, 0_u8..4, 0_u64..40), 1..60)) {
-            let options = GreylistOptions { entries_max: 1000, ..options() };
-            let mut list = Greylist::new(options.clone());
-            let mut now = 0;
-            let mut written = Vec::new();
-            for (net, sender, wait) in mails {
-                now += wait;
-                list.check(key(net, &sender.to_string()), network(net), at(now));
-                written.extend(list.take_changes().iter().map(GreyRecord::encode));
-            }
-            let mut again = Greylist::new(options);
-            again.load(written.iter().filter_map(GreyRecord::decode));
-            prop_assert_eq!(again.known.len(), list.known.len());
-            prop_assert_eq!(again.known.keys().filter(|key| !list.known.contains_key(key)).count(), 0);
-            prop_assert_eq!(&again.waiting, &list.waiting);
-            let mut compact = Greylist::new(again.options.clone());
-            compact.load(list.records());
-            prop_assert_eq!(compact.known.len(), list.known.len());
-            prop_assert_eq!(&compact.waiting, &list.waiting);
-        }
-    }
-}
+mod tests;

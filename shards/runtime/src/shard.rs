@@ -19,8 +19,9 @@ const HEARTBEAT_IDLE: Duration = Duration::from_millis(100);
 /// How long a task may run before sockets and timers are looked at.
 const PREEMPT: Duration = Duration::from_millis(5);
 
-/// Submission entries of a shard's rings: with these, sixteen shards fit into the usual 8 MiB of locked memory.
-const RING_DEPTH: usize = 256;
+/// Submission entries of a shard's rings. The kernel finds the sockets that a ring waits for by a table whose size follows
+/// from this: with 256 and 18,000 idle connections, three quarters of a core's work were spent searching it.
+const RING_DEPTH: usize = 1024;
 
 /// Registered memory of a shard for direct I/O, in bytes. What does not fit is allocated.
 const IO_MEMORY: usize = 64 << 10;
