@@ -181,6 +181,7 @@ impl Greylist {
             return Grey::Pass(GreyPass::KnownNetwork);
         }
         if knows_triplet {
+            self.promote_recorded(network, now);
             return Grey::Pass(GreyPass::KnownTriplet);
         }
         let (delay, window) = (self.options.delay.0, self.options.window.0);
@@ -206,7 +207,6 @@ impl Greylist {
         let used = self.known.renew(&key, now, self.options.lifetime.0, self.record_every());
         if used == Some(Use::Moved) {
             self.record(RecordKind::Known, key, network, now);
-            self.promote_recorded(network, now);
         }
         used.is_some()
     }
@@ -254,7 +254,8 @@ impl Greylist {
         let wanted = self.options.network_passes;
         let passes = self.passes.get(&network).copied().unwrap_or(0);
         let lifetime = self.options.lifetime.0;
-        if wanted == 0 || passes < wanted || self.networks.last(&network).is_some_and(|last| at.since(last) <= lifetime) {
+        if wanted == 0 || passes < wanted || self.networks.last(&network).is_some_and(|last| at.since(last) <= lifetime)
+        {
             return false;
         }
         self.know_network(network, at);

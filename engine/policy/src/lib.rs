@@ -37,7 +37,7 @@ pub use directory::{
 };
 pub use domains::{ALIAS_ADDRESSES_MAX, PolicyFault};
 pub use greylist::{
-    Grey, GreyKey, GreyPass, GreyRecord, GreySecret, Greylist, GreylistMode, GreylistOptions, RecordKind,
+    Grey, GreyKey, GreyPass, GreyRecord, GreySecret, GreySieve, Greylist, GreylistMode, GreylistOptions, RecordKind,
 };
 pub use ledger::{BanOrder, Counted, ENTRIES_MAX, Ledger, LedgerOptions, Totals};
 pub use limit::Limit;

@@ -88,7 +88,7 @@ fn explanation(shard: u16, known: Explained, message: Option<String>) -> Explana
         session: known.session.to_string(),
         message,
         shard,
-        complete: known.steps.first().is_some_and(|step| begins(step)),
+        complete: known.steps.first().is_some_and(begins),
         steps: known.steps.into_iter().map(view).collect(),
     }
 }

@@ -1,24 +1,38 @@
-//! The greylist on disk: one file for all shards, appended to, and written anew when the server starts.
+//! The greylist on disk: one file for all shards, appended to, and compacted now and then.
 //!
-//! It begins with a magic number and the secret that triplets are hashed with; records follow. A torn record at the end,
-//! from a crash, is passed over. What was not written yet is lost with a crash: a sender then waits
-//! once more.
+//! A torn record at the end, from a crash, is passed over. What was not written yet is lost with a crash: a sender then
+//! waits once more. What is written is bounded, whoever asks for it: the file is compacted when it has grown by half,
+//! and takes nothing more when it has doubled before that is done, which costs its memory after a restart and nothing else.
 
-use anyhow::{Context, Result};
-use ringpost_policy::{GreyRecord, GreySecret};
-use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write};
+mod compaction;
+mod records;
+
+use anyhow::{Context, Result, anyhow, bail};
+use compaction::{Compacted, Compaction, Running};
+use records::{Found, Records};
+use ringpost_base::Timestamp;
+use ringpost_policy::{GreyRecord, GreySecret, GreySieve};
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-const MAGIC: &[u8; 8] = b"RPgrey1\n";
+/// Records that come at least between two compactions: half a megabyte, less than which is not worth it.
+const GROWTH_MIN: u64 = 10_000;
 
-/// Records that are read; of a longer file the last ones.
-const RECORDS_MAX: usize = 20_000_000;
+/// How long a compaction that failed is not tried again.
+const COMPACTION_RETRY: Duration = Duration::from_secs(60);
 
 /// The file, open for appending.
 pub(crate) struct GreylistFile {
     path: PathBuf,
-    file: File,
+    secret: GreySecret,
+    records: Records,
+    /// Records that the last compaction left.
+    kept: u64,
+    running: Option<Running>,
+    not_before: Option<Instant>,
+    writing: Fault,
+    compacting: Fault,
 }
 
 /// What a file had.
@@ -28,110 +42,152 @@ pub(crate) struct Stored {
 }
 
 impl GreylistFile {
-    /// Reads the file, writes it anew without what has been overtaken, and opens it for appending. `fresh`: the secret
-    /// of a file that is not there yet.
-    pub(crate) fn open(path: PathBuf, fresh: GreySecret) -> Result<(Self, Stored)> {
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error).with_context(|| format!("{}: the greylist can't be read", path.display())),
+    /// Compacts the file, reads it, and opens it for appending. `fresh`: the secret of a file that is not there yet.
+    pub(crate) fn open(path: PathBuf, fresh: GreySecret, sieve: GreySieve, now: Timestamp) -> Result<(Self, Stored)> {
+        let found = Records::find(&path).with_context(|| format!("{}: the greylist can't be read", path.display()))?;
+        let beside = path.with_extension("new");
+        let written = match found {
+            Found::Records(old, secret) => {
+                let records_max = 2 * (sieve.records_max() as u64).saturating_add(GROWTH_MIN);
+                let compaction = Compaction { old, beside: beside.clone(), secret, sieve, records_max };
+                compaction.run().map(|compacted| (compacted, secret))
+            }
+            Found::Nothing => begin(&beside, fresh),
+            Found::Damaged => {
+                tracing::error!(file = %path.display(), "the greylist is damaged at its beginning, and begins anew");
+                begin(&beside, fresh)
+            }
         };
-        let stored = read(&path, &bytes, fresh);
-        let file =
-            write_anew(&path, &stored).with_context(|| format!("{}: the greylist can't be written", path.display()))?;
-        Ok((Self { path, file }, stored))
+        let placed = written.and_then(|written| fs::rename(&beside, &path).map(|()| written));
+        let (Compacted { new, damaged }, secret) =
+            placed.with_context(|| format!("{}: the greylist can't be written", path.display()))?;
+        tell_damaged(&path, damaged);
+        let stored = Stored { secret, records: all(&new, now).with_context(|| format!("{}", path.display()))? };
+        let kept = new.count;
+        let (writing, compacting) = Default::default();
+        let file = Self { path, secret, records: new, kept, running: None, not_before: None, writing, compacting };
+        file.sync_directory()?;
+        Ok((file, stored))
     }
 
-    /// Appends records. Not synced: what a power cut takes is put off once more.
-    pub(crate) fn append(&mut self, records: &[GreyRecord]) -> Result<()> {
-        let bytes: Vec<u8> = records.iter().flat_map(GreyRecord::encode).collect();
-        self.file.write_all(&bytes).with_context(|| format!("{}: the greylist can't be written", self.path.display()))
+    /// Appends records. Not synced: what a power cut takes is put off once more. `sieve`: what a compaction that begins
+    /// now would keep.
+    pub(crate) fn append(&mut self, records: &[GreyRecord], sieve: GreySieve) {
+        self.finish();
+        let written = self.write(records);
+        self.writing.note(written);
+        let waits = self.not_before.is_some_and(|time| Instant::now() < time);
+        if self.records.count >= self.kept + self.growth() && self.running.is_none() && !waits {
+            match self.begin_compaction(sieve) {
+                Ok(running) => self.running = Some(running),
+                Err(error) => self.compaction_failed(error),
+            }
+        }
+    }
+
+    fn write(&mut self, records: &[GreyRecord]) -> Result<()> {
+        let room = (self.kept + 2 * self.growth()).saturating_sub(self.records.count);
+        let fitting = &records[..records.len().min(room as usize)];
+        let bytes: Vec<u8> = fitting.iter().flat_map(GreyRecord::encode).collect();
+        self.records.append(&bytes).with_context(|| self.words("can't be written"))?;
+        if fitting.len() < records.len() {
+            bail!(self.words("has no room left until it is compacted"));
+        }
+        Ok(())
+    }
+
+    /// Records that come before the next compaction.
+    fn growth(&self) -> u64 {
+        GROWTH_MIN.max(self.kept / 2)
+    }
+
+    fn begin_compaction(&self, sieve: GreySieve) -> Result<Running> {
+        let (beside, secret, count) = (self.path.with_extension("new"), self.secret, self.records.count);
+        let cloned = self.records.file.try_clone().with_context(|| self.words("can't be compacted"))?;
+        let old = Records { file: cloned, count };
+        let started = Compaction { old, beside, secret, sieve, records_max: count }.start();
+        started.with_context(|| self.words("can't be compacted"))
+    }
+
+    /// Takes a compaction that is done into use.
+    pub(crate) fn finish(&mut self) {
+        let Some(Running { thread, looked_at }) = self.running.take_if(|running| running.thread.is_finished()) else {
+            return;
+        };
+        let joined = thread.join().map_err(|_| anyhow!(self.words("can't be compacted: a bug")));
+        let compacted = joined.and_then(|result| result.with_context(|| self.words("can't be compacted")));
+        match compacted.and_then(|compacted| self.adopt(compacted, looked_at)) {
+            Ok(()) => self.compacting.note(Ok(())),
+            Err(error) => self.compaction_failed(error),
+        }
+    }
+
+    /// Puts the new file in the place of the old one, with what came meanwhile.
+    fn adopt(&mut self, compacted: Compacted, looked_at: u64) -> Result<()> {
+        let Compacted { mut new, damaged } = compacted;
+        let kept = new.count;
+        let moved = new.append_from(&self.records, looked_at..self.records.count);
+        let placed = moved.and_then(|()| fs::rename(self.path.with_extension("new"), &self.path));
+        placed.with_context(|| self.words("can't be compacted"))?;
+        (self.records, self.kept) = (new, kept);
+        tell_damaged(&self.path, damaged);
+        self.sync_directory()
+    }
+
+    fn compaction_failed(&mut self, error: anyhow::Error) {
+        self.not_before = Some(Instant::now() + COMPACTION_RETRY);
+        self.compacting.note(Err(error));
+    }
+
+    fn sync_directory(&self) -> Result<()> {
+        let directory = self.path.parent().unwrap_or(Path::new("."));
+        let synced = File::open(directory).and_then(|directory| directory.sync_all());
+        synced.with_context(|| self.words("can't be written"))
+    }
+
+    fn words(&self, what: &str) -> String {
+        format!("{}: the greylist {what}", self.path.display())
     }
 }
 
-fn read(path: &Path, bytes: &[u8], fresh: GreySecret) -> Stored {
-    let parts = bytes.strip_prefix(MAGIC).and_then(|rest| rest.split_first_chunk::<16>());
-    let Some((secret, rest)) = parts else {
-        if !bytes.is_empty() {
-            tracing::error!(file = %path.display(), "the greylist is damaged at its beginning, and begins anew");
-        }
-        return Stored { secret: fresh, records: Vec::new() };
-    };
-    let (records, _torn) = rest.as_chunks::<{ GreyRecord::LEN }>();
-    let damaged = records.iter().filter(|bytes| GreyRecord::decode(bytes).is_none()).count();
+/// A file without records.
+fn begin(path: &Path, secret: GreySecret) -> std::io::Result<(Compacted, GreySecret)> {
+    let new = Records::create(path, &secret)?;
+    new.file.sync_all()?;
+    Ok((Compacted { new, damaged: 0 }, secret))
+}
+
+/// All records. None is from the future, where a clock that was wrong has put it: it would stay until then.
+fn all(records: &Records, now: Timestamp) -> std::io::Result<Vec<GreyRecord>> {
+    let mut all = Vec::with_capacity(records.count as usize);
+    records.forwards(0..records.count, |_, stored| {
+        let decoded = stored.iter().filter_map(GreyRecord::decode);
+        all.extend(decoded.map(|record| GreyRecord { at: record.at.min(now), ..record }));
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+fn tell_damaged(path: &Path, damaged: u64) {
     if damaged > 0 {
-        tracing::warn!(file = %path.display(), records = damaged as u64, "records of the greylist are damaged, and left out");
+        tracing::warn!(file = %path.display(), records = damaged, "records of the greylist are damaged, and left out");
     }
-    let newest = records.len().saturating_sub(RECORDS_MAX);
-    Stored { secret: GreySecret(*secret), records: overtaking(records[newest..].iter().filter_map(GreyRecord::decode)) }
 }
 
-/// The last record of each triplet, in order.
-fn overtaking(records: impl Iterator<Item = GreyRecord>) -> Vec<GreyRecord> {
-    let mut places = std::collections::HashMap::new();
-    let mut kept: Vec<Option<GreyRecord>> = Vec::new();
-    for record in records {
-        if let Some(place) = places.insert(record.key, kept.len()) {
-            let before: &mut Option<GreyRecord> = &mut kept[place];
-            *before = None;
+/// Whether something fails: said once, and when it is over.
+#[derive(Default)]
+struct Fault(bool);
+
+impl Fault {
+    fn note(&mut self, result: Result<()>) {
+        let failed = std::mem::replace(&mut self.0, result.is_err());
+        match result {
+            Err(error) if !failed => tracing::error!(error = format!("{error:#}"), "greylist is not written down"),
+            Ok(()) if failed => tracing::info!("greylist is written down again"),
+            _ => {}
         }
-        kept.push(Some(record));
     }
-    kept.into_iter().flatten().collect()
-}
-
-fn write_anew(path: &Path, stored: &Stored) -> std::io::Result<File> {
-    let beside = path.with_extension("new");
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).open(&beside)?;
-    let mut bytes = Vec::with_capacity(24 + stored.records.len() * GreyRecord::LEN);
-    bytes.extend_from_slice(MAGIC);
-    bytes.extend_from_slice(&stored.secret.0);
-    bytes.extend(stored.records.iter().flat_map(GreyRecord::encode));
-    file.write_all(&bytes)?;
-    file.sync_all()?;
-    fs::rename(&beside, path)?;
-    if let Some(parent) = path.parent() {
-        File::open(parent)?.sync_all()?;
-    }
-    Ok(file)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use ringpost_base::{Network, Timestamp};
-    use ringpost_policy::{GreyKey, RecordKind};
-
-    fn record(sender: &str, micros: u64) -> GreyRecord {
-        let network: Network = "192.0.2.0/24".parse().expect("network");
-        let key = GreyKey::new(&GreySecret([1; 16]), network, sender, "you@example.com");
-        GreyRecord { kind: RecordKind::Waiting, key, network, at: Timestamp::from_unix_micros(micros) }
-    }
-
-    #[test]
-    fn what_was_appended_is_read_again_without_what_was_overtaken() {
-        let directory = tempfile::tempdir().expect("directory");
-        let path = directory.path().join("greylist");
-        let (mut file, stored) = GreylistFile::open(path.clone(), GreySecret([1; 16])).expect("opens");
-        assert!(stored.records.is_empty() && stored.secret == GreySecret([1; 16]));
-        file.append(&[record("a", 1), record("b", 2)]).expect("written");
-        file.append(&[record("a", 3)]).expect("written");
-        // A torn record at the end.
-        file.file.write_all(&[7; 20]).expect("written");
-        let (mut file, stored) = GreylistFile::open(path.clone(), GreySecret([2; 16])).expect("opens");
-        assert!(stored.secret == GreySecret([1; 16]), "the secret is that of the file");
-        assert_eq!(stored.records, [record("b", 2), record("a", 3)]);
-        file.append(&[record("c", 4)]).expect("written");
-        let (_, stored) = GreylistFile::open(path, GreySecret([2; 16])).expect("opens");
-        assert_eq!(stored.records.len(), 3, "the torn record is gone, and nothing behind it is out of step");
-    }
-
-    #[test]
-    fn a_damaged_beginning_begins_anew() {
-        let directory = tempfile::tempdir().expect("directory");
-        let path = directory.path().join("greylist");
-        fs::write(&path, b"something else").expect("written");
-        let (_, stored) = GreylistFile::open(path, GreySecret([2; 16])).expect("opens");
-        assert!(stored.records.is_empty() && stored.secret == GreySecret([2; 16]));
-    }
-}
+mod tests;

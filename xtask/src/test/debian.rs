@@ -10,19 +10,24 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// What the tests start or need to be there.
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 17] = [
     "ca-certificates",
     "g++",
     "haproxy",
+    "iproute2",
     "libio-socket-ssl-perl",
     "libnet-dns-perl",
     "libnet-ssleay-perl",
+    "nftables",
     "openssl",
     "postfix",
     "procps",
     "python3",
+    "sslscan",
     "strace",
     "swaks",
+    "testssl.sh",
+    "unbound",
 ];
 
 /// Installs the packages that are missing, as root or through sudo; an error that says what to do otherwise.

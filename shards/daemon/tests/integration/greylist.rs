@@ -107,8 +107,8 @@ fn a_stranger_is_put_off_until_it_comes_again() {
     ] {
         other.check(&server, 450, "first seen");
     }
-    Mail("2001:db8:0:7:8::1".parse().expect("an address"), "a@example.org", "alice@example.com")
-        .check(&server, 450, "came too soon");
+    let neighbour = "2001:db8:0:7:8::1".parse().expect("an address");
+    Mail(neighbour, "a@example.org", "alice@example.com").check(&server, 450, "came too soon");
     // Who asks for help is not put off.
     Mail(host(9, 1), "a@example.org", "postmaster@example.com").check(&server, 250, "");
     let metrics = server.metrics();

@@ -5,7 +5,7 @@ use crate::support::presented::Story;
 use crate::support::programs::{program, run};
 use crate::support::server::{Home, Server};
 use crate::support::settings::Settings;
-use crate::support::smtp::{Client, queued_id, stuffed};
+use crate::support::smtp::{Client, queued_id, session_id, stuffed};
 use crate::support::text::{lines, message};
 use crate::support::wait_until;
 use std::process::Command;
@@ -124,7 +124,7 @@ fn mail_systems_of_ones_own_are_not_limited_by_address() {
         .set("limits", "recipients_per_ip = 1");
     let server = Server::start(settings);
     let mut client = Client::connect(server.smtp());
-    let id = client.expect(220).text().rsplit(' ').next().expect("an id").to_owned();
+    let id = session_id(&client.expect(220));
     client.say("LHLO localhost", 250);
     let mut other = lhlo(&server);
     for _ in 0..3 {

@@ -4,7 +4,7 @@ use crate::support::presented::Story;
 use crate::support::programs::run;
 use crate::support::server::{BINARY, Home, Server};
 use crate::support::settings::Settings;
-use crate::support::smtp::Client;
+use crate::support::smtp::{Client, session_id};
 use crate::support::text::message;
 use crate::support::wait_until;
 use std::fs;
@@ -56,10 +56,10 @@ fn start() -> Server {
 /// A session that has said who it is from; with the session's id.
 fn begun(server: &Server) -> (Client, String) {
     let mut client = Client::connect(server.smtp());
-    let banner = client.expect(220).text();
+    let id = session_id(&client.expect(220));
     client.say("EHLO client.example.org", 250);
     client.say("MAIL FROM:<a@example.org> SMTPUTF8", 250);
-    (client, banner.rsplit(' ').next().expect("an id").to_owned())
+    (client, id)
 }
 
 /// The code of a recipient's reply.
@@ -157,9 +157,8 @@ fn a_file_serves_several_domains() {
     let file = home.path().join("shared");
     fs::write(&file, "alice\nteam: alice, alice@example.net\n").expect("written");
     let recipients = format!("{{ file = \"{}\" }}", file.display());
-    let settings = Settings::default()
-        .domain("example.com", &recipients, "mail/{domain}/{local}")
-        .domain("example.net", &recipients, "mail/{domain}/{local}");
+    let domain = |settings: Settings, name| settings.domain(name, &recipients, "mail/{domain}/{local}");
+    let settings = domain(domain(Settings::default(), "example.com"), "example.net");
     let server = Server::start_at(home, settings);
     let mut client = Client::hello(server.smtp());
     client.deliver("a@example.org", &["team@example.com"], &message("com", "team\r\n"));

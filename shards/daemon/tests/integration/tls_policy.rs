@@ -66,11 +66,7 @@ fn every_listener_has_its_own_policy() {
     let mut refused = check_required(required);
     assert!(offers_starttls(&mut refused));
     // Inside TLS; the same session may go on to what was refused.
-    let inside = [
-        dialect.starttls(starttls, NAME),
-        dialect.upgrade(refused, NAME),
-        dialect.implicit(implicit, NAME),
-    ];
+    let inside = [dialect.starttls(starttls, NAME), dialect.upgrade(refused, NAME), dialect.implicit(implicit, NAME)];
     for mut client in inside {
         assert!(!offers_starttls(&mut client), "offered inside TLS");
         client.refused("STARTTLS", 503, "5.5.1");
@@ -110,10 +106,8 @@ fn tls_can_be_required_of_everybody() {
 #[test]
 fn tls_can_be_required_for_a_domain() {
     let (home, authority, settings) = certified();
-    let file = home.path().join("recipients");
-    std::fs::write(&file, "alice\nteam: alice, bob@secret.example\n").expect("written");
     let settings = settings
-        .domain("example.com", &format!("{{ file = \"{}\" }}", file.display()), "mail/{domain}/{local}")
+        .domain("example.com", "[\"alice\"]", "mail/{domain}/{local}")
         .domain("secret.example", "[\"bob\"]", "mail/{domain}/{local}")
         .domain_line("tls_required = true");
     let server = Server::start_at(home, settings);

@@ -1,7 +1,7 @@
 //! Clients that come from addresses of a test's choice, which a trusted peer presents, and what the server tells of them.
 
 use super::server::Server;
-use super::smtp::Client;
+use super::smtp::{Client, session_id};
 use serde_json::Value;
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -21,7 +21,7 @@ pub(crate) struct Presented {
 /// A client at an address, as XCLIENT presents it, that has said EHLO with a name.
 pub(crate) fn by_xclient(server: &Server, address: &str, helo: &str) -> Presented {
     let mut client = Client::connect(server.smtp());
-    let id = id_of(&client.expect(220).lines[0]);
+    let id = session_id(&client.expect(220));
     client.say("EHLO proxy.example.net", 250);
     present(&mut client, address, helo);
     Presented { client, id }
@@ -39,14 +39,9 @@ pub(crate) fn by_proxy(listener: SocketAddr, address: IpAddr, helo: &str) -> Pre
     let mut client = Client::connect(listener);
     let (family, here) = if address.is_ipv4() { ("TCP4", "198.51.100.25") } else { ("TCP6", "2001:db8::25") };
     client.send(format!("PROXY {family} {address} {here} 40000 25\r\n").as_bytes());
-    let id = id_of(&client.expect(220).lines[0]);
+    let id = session_id(&client.expect(220));
     client.say(&format!("EHLO {helo}"), 250);
     Presented { client, id }
-}
-
-/// The session's id at the end of a banner.
-fn id_of(banner: &str) -> String {
-    banner.rsplit(' ').next().expect("a word").to_owned()
 }
 
 /// What `ringpost explain` tells of a session.
@@ -79,7 +74,7 @@ pub(crate) fn inputs(step: &Value) -> String {
     for input in step["inputs"].as_array().expect("inputs") {
         let value = input[1].as_str().map_or_else(|| input[1].to_string(), str::to_owned);
         // A String takes everything.
-        let _ = write!(line, "{}{}={value}", if line.is_empty() { "" } else { " " }, input[0].as_str().expect("a name"));
+        let _ = write!(line, " {}={value}", input[0].as_str().expect("a name"));
     }
-    line
+    line.trim_start().to_owned()
 }
