@@ -175,6 +175,12 @@ impl BanSet {
         self.allowed.contain(canonical(address))
     }
 
+    /// The bans in force that a packet filter may stand for: it knows no exceptions, so none that has an address of the
+    /// allow list.
+    pub fn without_exceptions(&self, now: Timestamp) -> impl Iterator<Item = &Ban> {
+        self.iter().map(Arc::as_ref).filter(move |ban| !ban.is_over(now) && !self.allowed.overlap(&ban.network))
+    }
+
     /// Whether there is no ban.
     pub fn is_empty(&self) -> bool {
         self.len == 0

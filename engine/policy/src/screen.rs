@@ -7,6 +7,7 @@
 
 use ringpost_base::{Span, canonical};
 use ringpost_smtp::{Reply, replies};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A DNS list (RFC 5782): one that blocks has a positive weight, one that vouches a negative.
@@ -138,6 +139,17 @@ pub enum Reverse {
     Confirmed(Box<str>),
 }
 
+impl fmt::Display for Reverse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("unknown"),
+            Self::Missing => f.write_str("missing"),
+            Self::Unconfirmed(name) => write!(f, "unconfirmed {name}"),
+            Self::Confirmed(name) => write!(f, "confirmed {name}"),
+        }
+    }
+}
+
 impl Reverse {
     /// The name that was confirmed.
     pub fn name(&self) -> Option<&str> {
@@ -189,6 +201,16 @@ pub struct Score {
     pub total: i32,
     /// What it is made of, in the order of the options.
     pub parts: Vec<Part>,
+}
+
+impl fmt::Display for Score {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, Part { name, weight }) in self.parts.iter().enumerate() {
+            let gap = if at == 0 { "" } else { ", " };
+            write!(f, "{gap}{name} {weight:+}")?;
+        }
+        Ok(())
+    }
 }
 
 /// What follows from a score.

@@ -45,6 +45,18 @@ pub enum TlsUse {
     Implicit,
 }
 
+impl TlsUse {
+    /// As the config file has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Starttls => "starttls",
+            Self::StarttlsRequired => "starttls-required",
+            Self::Implicit => "implicit",
+        }
+    }
+}
+
 /// Options of the server session. The limits are there so that no client can hold on to a session for nothing (RFC 5321
 /// section 7.8).
 #[derive(Clone, Debug, PartialEq, Eq)]

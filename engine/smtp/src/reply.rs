@@ -241,7 +241,6 @@ table! {
     TOO_MANY_COMMANDS = 421 "4.7.0" "too many commands without a message: limits.commands_without_progress";
     TOO_MANY_UNKNOWN = 421 "4.7.1" "too many unknown recipients: limits.unknown_recipients_per_session";
     TOO_MANY_MESSAGES = 421 "4.7.0" "too many messages in this session, open another: limits.messages_per_session";
-    TOO_MANY_SESSIONS = 421 "4.3.2" "too many connections, try again later";
     LIMITED_SESSION = 421 "4.7.0" "connection limit reached, try again later";
     LIMITED_CONNECTION_RATE = 421 "4.7.0" "connecting too often, try again later";
     LIMITED_RATE = 450 "4.7.1" "rate limit reached, try again later";

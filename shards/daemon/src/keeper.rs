@@ -11,7 +11,7 @@ use crate::control::ban_view;
 use crate::greylist::GreylistFile;
 use crate::in_force::{InForce, Publisher, Source};
 use crate::lifecycle::log_options;
-use crate::nftables::{Change, Mirror};
+use crate::nftables::Mirror;
 use crate::reload::{self, Stamp};
 use crate::state::StateDir;
 use anyhow::{Context, Result};
@@ -22,7 +22,7 @@ use ringpost_base::Network;
 use ringpost_config::Config;
 use ringpost_dns::Dns;
 use ringpost_net::Ticketing;
-use ringpost_policy::{BanBook, BanError, BanOrder, GreyRecord, OPERATOR};
+use ringpost_policy::{BanBook, BanError, BanOrder, GreyRecord, GreySieve, OPERATOR};
 use ringpost_runtime::log::LogControl;
 use ringpost_runtime::now;
 use std::path::PathBuf;
@@ -109,7 +109,7 @@ impl Keeper {
 
     fn run(mut self) {
         let mut watches = self.watches();
-        let mut mirror = self.mirror();
+        let mut mirror = self.mirror(None);
         let mut last_round = Instant::now();
         let mut next = None;
         loop {
@@ -118,10 +118,10 @@ impl Keeper {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return self.end(),
                 Ok(Request::Ordered(order)) => next = self.ordered(order, mirror.as_ref()),
                 Ok(Request::Reload(answer)) => {
-                    let result = self.reload();
+                    let result = self.reload(&watches);
                     if result.is_ok() {
                         watches = self.watches();
-                        mirror = self.mirror();
+                        mirror = self.mirror(mirror);
                     }
                     report(result, answer);
                 }
@@ -130,7 +130,8 @@ impl Keeper {
             }
             if last_round.elapsed() >= ROUND {
                 last_round = Instant::now();
-                self.expire();
+                self.expire(mirror.as_ref());
+                self.greylist.finish();
                 self.look(&mut watches);
             }
         }
@@ -177,10 +178,7 @@ impl Keeper {
         })?;
         let ban = added.ban;
         tracing::info!(network = %ban.network, reason = &*ban.reason, "ban added");
-        if let Some(mirror) = mirror.filter(|_| self.book.may_mirror(&ban.network)) {
-            mirror.change(Change::Add(ban.clone()), at);
-        }
-        self.put_bans_in_force();
+        self.put_bans_in_force(mirror);
         Ok(ban_view(&ban))
     }
 
@@ -189,10 +187,7 @@ impl Keeper {
             return Err(Refusal::not_found(format!("{network} is not banned; `ringpost ban list` shows what is")));
         };
         tracing::info!(%network, "ban lifted");
-        if let Some(mirror) = mirror {
-            mirror.change(Change::Remove(network), now().wall);
-        }
-        self.put_bans_in_force();
+        self.put_bans_in_force(mirror);
         Ok(ban_view(&ban))
     }
 
@@ -218,28 +213,25 @@ impl Keeper {
                 Ok(added) => {
                     let ban = added.ban;
                     tracing::warn!(network = %ban.network, reason = &*ban.reason, by = &*ban.by, "banned by a rule");
-                    if let Some(mirror) = mirror.filter(|_| self.book.may_mirror(&ban.network)) {
-                        mirror.change(Change::Add(ban), at);
-                        if let Some(gone) = added.evicted {
-                            mirror.change(Change::Remove(gone.network), at);
-                        }
-                    }
                 }
                 Err(error) => tracing::warn!(network = %order.network, %error, "a rule's ban is not put in force"),
             }
         }
-        self.put_bans_in_force();
+        self.put_bans_in_force(mirror);
         next
     }
 
-    fn expire(&mut self) {
+    fn expire(&mut self, mirror: Option<&Mirror>) {
         if !self.book.expire(now().wall).is_empty() {
-            self.put_bans_in_force();
+            self.put_bans_in_force(mirror);
         }
     }
 
-    fn put_bans_in_force(&mut self) {
+    fn put_bans_in_force(&mut self, mirror: Option<&Mirror>) {
         let bans = Arc::new(self.book.snapshot());
+        if let Some(mirror) = mirror {
+            mirror.show(bans.clone());
+        }
         let next = InForce { bans, ..self.publisher.current() };
         self.publisher.publish(next);
         self.save_bans();
@@ -252,18 +244,21 @@ impl Keeper {
     }
 
     fn write_greylist(&mut self, records: &[GreyRecord]) {
-        if let Err(error) = self.greylist.append(records) {
-            tracing::error!(error = format!("{error:#}"), "greylist is not written down");
-        }
+        let source = self.publisher.current().source;
+        let options = source.config.policy.greylist.clone();
+        self.greylist.append(records, GreySieve::new(options, source.cores.len(), now().wall));
     }
 
-    fn mirror(&self) -> Option<Mirror> {
-        let sets = self.publisher.current().source.config.policy.bans.nftables.clone()?;
-        match Mirror::start(sets) {
+    /// The mirror, begun if the config wants one, and told what it wants.
+    fn mirror(&self, running: Option<Mirror>) -> Option<Mirror> {
+        let InForce { source, bans, .. } = self.publisher.current();
+        let sets = source.config.policy.bans.nftables.clone();
+        if running.is_none() && sets.is_none() {
+            return None;
+        }
+        match running.map_or_else(Mirror::start, Ok) {
             Ok(mirror) => {
-                let at = now().wall;
-                let bans = self.book.list(at).into_iter().filter(|ban| self.book.may_mirror(&ban.network));
-                mirror.change(Change::Replace(bans.collect()), at);
+                mirror.anew(sets, bans);
                 Some(mirror)
             }
             Err(error) => {
@@ -274,12 +269,15 @@ impl Keeper {
     }
 
     /// Reads the config file, and everything that it names; puts it in force if nothing is wrong with it.
-    fn reload(&mut self) -> Result<Reloaded> {
+    fn reload(&mut self, watches: &[Watch]) -> Result<Reloaded> {
         let config = check::load(&self.options)?;
         let former = self.publisher.current().source;
         let needs_restart = former.config.differences_that_need_restart(&config);
         let changed = former.config.differences(&config);
-        let changed: Vec<String> = changed.into_iter().filter(|key| !needs_restart.contains(key)).collect();
+        let mut changed: Vec<String> = changed.into_iter().filter(|key| !needs_restart.contains(key)).collect();
+        let now = reload::stamps(&former.config);
+        let files = watches.iter().zip(now).filter(|(watch, (_, stamp))| watch.taken != *stamp);
+        changed.extend(files.map(|(watch, _)| format!("the contents of {}", watch.path.display())));
         let config = former.config.reloaded(&config).context("the config does not go with what needs a restart")?;
         let epoch = self.take_up(config, &former)?;
         Ok(Reloaded { epoch, changed, needs_restart, warnings: Vec::new() })
@@ -326,9 +324,13 @@ impl Keeper {
             return;
         }
         match self.take_up(former.config.clone(), &former) {
-            Ok(_) => tracing::info!(files = ?changed, "changed files taken up"),
+            Ok(_) => tracing::info!(files = changed.join(", "), "changed files taken up"),
             Err(error) => {
-                tracing::error!(files = ?changed, error = format!("{error:#}"), "changed files can't be taken up; the former ones stay in force");
+                tracing::error!(
+                    files = changed.join(", "),
+                    error = format!("{error:#}"),
+                    "changed files can't be taken up; the former ones stay in force"
+                );
             }
         }
     }

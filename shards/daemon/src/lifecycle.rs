@@ -26,7 +26,7 @@ use ringpost_control::{Board, Phase};
 use ringpost_dns::Dns;
 use ringpost_metrics::Block;
 use ringpost_net::{Bound, Group, Ticketing, bind};
-use ringpost_policy::{GreyRecord, GreySecret};
+use ringpost_policy::{GreyRecord, GreySecret, GreySieve};
 use ringpost_runtime::log::{self, Format, Level, LogControl, LogGuard, LogOptions};
 use ringpost_runtime::{Inbox, Plan, Services, ShardThread, entropy, inbox, mesh, now, preflight, start};
 use ringpost_store::{FilesThread, shard_directories};
@@ -142,7 +142,9 @@ fn run(config: &Config, options: &ConfigFile, log: LogControl, descriptors: u64,
     let (ban_file, mut book) = BanFile::open(state.bans())?;
     reload::set_bans(&mut book, config);
     book.expire(now().wall);
-    let (greylist, stored) = GreylistFile::open(state.greylist(), GreySecret(entropy().0))?;
+    let (fresh, at) = (GreySecret(entropy().0), now().wall);
+    let sieve = GreySieve::new(config.policy.greylist.clone(), cores.len(), at);
+    let (greylist, stored) = GreylistFile::open(state.greylist(), fresh, sieve, at)?;
     let (board, blocks) = (Board::new(cores.len()), blocks(cores.len()));
     let first = InForce { source: Arc::new(source), bans: Arc::new(book.snapshot()) };
     let publisher = Publisher::new(first, board.clone());
@@ -381,7 +383,7 @@ fn wait_opened(shards: &Shards, signals: &Receiver<Signal>) -> Result<bool> {
 fn announce(config: &Config, cores: &[Core], admin: &Admin, since: Instant) {
     for listener in &config.listeners {
         for address in &listener.address {
-            tracing::info!(listener = &*listener.name, %address, tls = ?listener.tls, "listening");
+            tracing::info!(listener = &*listener.name, %address, tls = listener.tls.name(), "listening");
         }
     }
     let cpus: Vec<usize> = cores.iter().map(|core| core.cpu).collect();

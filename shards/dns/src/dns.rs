@@ -20,7 +20,7 @@ use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use hickory_resolver::system_conf::read_system_conf;
 use ringpost_base::Span;
 use ringpost_runtime::InboxSender;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -181,10 +181,13 @@ impl Drop for Debt {
 }
 
 fn servers(options: &Options) -> Result<Vec<NameServerConfig>, DnsError> {
-    if options.servers.is_empty() {
-        let (config, _) = read_system_conf().map_err(|error| DnsError::System(error.to_string()))?;
-        return Ok(config.name_servers().to_vec());
+    let system = if options.servers.is_empty() { system_servers() } else { Vec::new() };
+    if !system.is_empty() {
+        return Ok(system);
     }
+    // Where the system names none, it is the server on this machine: resolv.conf(5).
+    let own = [SocketAddr::from((Ipv4Addr::LOCALHOST, 53))];
+    let chosen = if options.servers.is_empty() { &own[..] } else { &options.servers };
     let server = |address: &SocketAddr| {
         let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
             connection.port = address.port();
@@ -192,7 +195,17 @@ fn servers(options: &Options) -> Result<Vec<NameServerConfig>, DnsError> {
         });
         NameServerConfig::new(address.ip(), true, connections.into())
     };
-    Ok(options.servers.iter().map(server).collect())
+    Ok(chosen.iter().map(server).collect())
+}
+
+fn system_servers() -> Vec<NameServerConfig> {
+    match read_system_conf() {
+        Ok((config, _)) => config.name_servers().to_vec(),
+        Err(error) => {
+            tracing::info!(%error, "the system names no DNS servers, taking the one of this machine");
+            Vec::new()
+        }
+    }
 }
 
 fn address(server: &NameServerConfig) -> Option<SocketAddr> {

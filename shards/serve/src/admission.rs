@@ -149,7 +149,6 @@ impl Dialogue<'_> {
             }
             Ok(Err(error)) => {
                 let reason = error.to_string();
-                tracing::warn!(session = %self.id, peer = hop, reason, "PROXY header can't be read");
                 Err(self.no_header(&hop, &reason, since))
             }
             Err(Closed::Timeout) => Err(self.no_header(&hop, "none came in time", since)),
@@ -159,6 +158,7 @@ impl Dialogue<'_> {
 
     fn no_header(&self, hop: &str, reason: &str, since: Tick) -> End {
         self.mx.block().add(Counter::ProxyMalformed, 1);
+        tracing::warn!(session = %self.id, peer = hop, reason, "no PROXY header that can be read");
         let inputs = [("peer", Value::Text(hop)), ("reason", Value::Text(reason))];
         self.note(Stage::Proxy, replies::PROXY_MALFORMED.code(), "listener.proxy_from", since, &inputs);
         End::Refused(replies::PROXY_MALFORMED)

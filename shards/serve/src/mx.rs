@@ -355,9 +355,7 @@ impl MxListener {
             Ending { how: Counter::SessionsClosedTimeout, words: Some(words), rule }
         };
         match closed {
-            Closed::Stopping => {
-                Ending { words: Some(replies::SHUTDOWN), ..Ending::of(Counter::SessionsClosedServer) }
-            }
+            Closed::Stopping => Ending { words: Some(replies::SHUTDOWN), ..Ending::of(Counter::SessionsClosedServer) },
             Closed::Peer => Ending::of(Counter::SessionsClosedPeer),
             Closed::Tls => Ending::of(Counter::SessionsClosedTls),
             Closed::Evicted => {

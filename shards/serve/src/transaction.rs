@@ -237,20 +237,16 @@ impl<'a> Dialogue<'a> {
         self.mx.block().add(row, 1);
         self.note(Stage::Screen, screening.refusal.as_ref().map_or(0, Reply::code), rule, since, &inputs);
         tracing::info!(session = %self.id, peer = %self.client.address, score = i64::from(score.total),
-            parts = ?score.parts, "screened");
+            parts = score.to_string(), "screened");
         self.tarpit = screening.tarpit;
         self.client.screening = Some(screening.clone());
         screening
     }
 
     fn note_lookups(&self, lookups: &crate::lookups::Lookups, evidence: &Evidence, since: Tick) {
-        let reverse = format!("{:?}", evidence.reverse);
-        let lists = evidence.lists.len() as u64;
-        let inputs = [
-            ("reverse", Value::Text(&reverse)),
-            ("lists_with_answer", Value::Number(lists)),
-            ("unanswered", Value::Number(lookups.unanswered())),
-        ];
+        let reverse = evidence.reverse.to_string();
+        let mut inputs = vec![("reverse", Value::Text(&*reverse)), ("unanswered", Value::Number(lookups.unanswered()))];
+        inputs.extend(evidence.lists.iter().map(|listing| (&*listing.zone, Value::Address(listing.answer.into()))));
         self.note(Stage::Lookup, 0, "", since, &inputs);
     }
 

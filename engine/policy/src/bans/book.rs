@@ -151,11 +151,6 @@ impl BanBook {
         self.by_end.first().map(|(until, _)| *until)
     }
 
-    /// Whether a packet filter may keep this network out: only if it has no address of the allow list.
-    pub fn may_mirror(&self, network: &Network) -> bool {
-        !self.set.allowed.overlap(network)
-    }
-
     /// All as it is now, for the shards.
     pub fn snapshot(&self) -> BanSet {
         self.set.clone()

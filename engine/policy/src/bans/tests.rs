@@ -90,8 +90,19 @@ fn the_allow_list_is_never_found_banned() {
     assert!(set.allows(address("2001:db8::1")) && set.allows(address("::ffff:192.0.2.4")));
     let refused = book.add(network("192.0.2.4"), "", "error", HOUR, seconds(0));
     assert_eq!(refused, Err(BanError::Allowed(network("192.0.2.4/31"))));
-    assert!(!book.may_mirror(&network("192.0.2.0/24")), "a packet filter knows no exceptions");
-    assert!(book.may_mirror(&network("192.0.3.0/24")));
+}
+
+#[test]
+fn a_packet_filter_knows_no_exceptions() {
+    let bans = [("192.0.2.0/24", None), ("192.0.3.0/24", None), ("192.0.4.0/24", Some(10)), ("2001:db8::/32", None)];
+    let mut book = book(&bans);
+    book.allow(vec![network("192.0.2.4/31"), network("2001:db8::1")]);
+    for (at, want) in [(9, &["192.0.3.0/24", "192.0.4.0/24"][..]), (10, &["192.0.3.0/24"])] {
+        let set = book.snapshot();
+        let mut found: Vec<Network> = set.without_exceptions(seconds(at)).map(|ban| ban.network).collect();
+        found.sort_unstable();
+        assert_eq!(found, want.iter().map(|text| network(text)).collect::<Vec<_>>(), "at {at}");
+    }
 }
 
 #[test]

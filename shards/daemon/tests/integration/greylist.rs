@@ -251,7 +251,9 @@ fn two_cores_agree_about_strangers() {
 fn a_real_postfix_comes_again() {
     let settings = SHORT.iter().fold(Settings::default(), |settings, line| settings.set("greylist", line));
     let server = Server::start(settings);
-    let hasty = "queue_run_delay = 1s\nminimal_backoff_time = 1s\nmaximal_backoff_time = 2s\n";
+    // Not sooner: a message that Postfix's queue manager takes up again while its last delivery is still being
+    // written down is left lying for minutes.
+    let hasty = "queue_run_delay = 3s\nminimal_backoff_time = 3s\nmaximal_backoff_time = 6s\n";
     let postfix = Postfix::start(server.smtp(), hasty);
     let mut client = Client::hello(postfix.smtp);
     client.begin("a@example.org", &["alice@example.com"]);
