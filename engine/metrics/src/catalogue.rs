@@ -94,6 +94,7 @@ catalogue! {
         LimitUnknownRecipients = "ringpost_limits_hit_total" ["limit" = "limits.unknown_recipients_per_session"], "Refusals because a limit was met, by the limit's key in the config file.";
         LimitCommandsWithoutProgress = "ringpost_limits_hit_total" ["limit" = "limits.commands_without_progress"], "Refusals because a limit was met, by the limit's key in the config file.";
         LimitMessagesPerSession = "ringpost_limits_hit_total" ["limit" = "limits.messages_per_session"], "Refusals because a limit was met, by the limit's key in the config file.";
+        LimitHops = "ringpost_limits_hit_total" ["limit" = "limits.hops"], "Refusals because a limit was met, by the limit's key in the config file.";
         LimitCommandTimeout = "ringpost_limits_hit_total" ["limit" = "limits.command_timeout"], "Refusals because a limit was met, by the limit's key in the config file.";
         LimitDataTimeout = "ringpost_limits_hit_total" ["limit" = "limits.data_timeout"], "Refusals because a limit was met, by the limit's key in the config file.";
         LimitSessionTimeout = "ringpost_limits_hit_total" ["limit" = "limits.session_timeout"], "Refusals because a limit was met, by the limit's key in the config file.";

@@ -49,7 +49,11 @@ impl Limit {
 
     /// What a client is told that meets it; the limit is named.
     pub fn reply(self) -> Reply {
-        self.row().with_detail(self.key())
+        match self {
+            // A core's share of the process's limit and its own are one number.
+            Limit::Connections => self.row().with_detail("limits.connections, cores.limits.connections"),
+            _ => self.row().with_detail(self.key()),
+        }
     }
 }
 

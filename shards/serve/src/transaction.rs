@@ -245,7 +245,7 @@ impl<'a> Dialogue<'a> {
 
     fn note_lookups(&self, lookups: &crate::lookups::Lookups, evidence: &Evidence, since: Tick) {
         let reverse = evidence.reverse.to_string();
-        let mut inputs = vec![("reverse", Value::Text(&*reverse)), ("unanswered", Value::Number(lookups.unanswered()))];
+        let mut inputs = vec![("reverse", Value::Text(&reverse)), ("unanswered", Value::Number(lookups.unanswered()))];
         inputs.extend(evidence.lists.iter().map(|listing| (&*listing.zone, Value::Address(listing.answer.into()))));
         self.note(Stage::Lookup, 0, "", since, &inputs);
     }
@@ -369,6 +369,7 @@ impl<'a> Dialogue<'a> {
             [("id", Value::Text(id)), ("bytes", Value::Number(size)), ("hops", Value::Number(headers.hops as u64))];
         self.note(Stage::Message, 0, "", body.since, &inputs);
         if let Some(reply) = rules.policy.message(&headers).refusal() {
+            block.add(Counter::LimitHops, 1);
             return self.refuse(&message, reply, "limits.hops");
         }
         let envelope = self.envelope(&mut message);

@@ -2,7 +2,7 @@
 
 use super::*;
 use records::HEADER_LEN;
-use ringpost_base::{Network, Span};
+use ringpost_base::Network;
 use ringpost_policy::{GreyKey, GreylistOptions, RecordKind};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 use std::collections::HashSet;
@@ -121,6 +121,7 @@ fn a_flood_of_strangers_filled_the_disk() {
     }
     settle(&mut file);
     file.append(&strangers(200_000..200_150), sieve(100));
+    settle(&mut file);
     let (_, stored) = open(&path, 100);
     assert!(len(&path) <= bytes_of(600));
     let kept: HashSet<[u8; GreyRecord::LEN]> = stored.records.iter().map(GreyRecord::encode).collect();

@@ -243,3 +243,83 @@ fn a_set_that_is_not_there_is_told_and_mail_goes_on() {
         assert_eq!(log.iter().filter(|line| line["message"] == told).count(), 1, "it is said once");
     });
 }
+
+/// As many as the kernel would not take a change of in one message, from the file and as they come.
+#[test]
+fn thousands_of_bans_are_in_the_kernel() {
+    const BANS: u32 = 20_000;
+    in_own_network(|| {
+        nft(RULES);
+        let mut server = Server::start(settings());
+        server.stop();
+        let address = |number: u32| IpAddr::from((0x0a00_0000 + 2 * number).to_be_bytes());
+        let line = |number| format!("{}\t0\t-\toperator\t\n", address(number));
+        let lines: String = (0..BANS).map(line).collect();
+        std::fs::write(server.home.state_dir().join("bans"), format!("ringpost bans 1\n{lines}")).expect("written");
+        server.start_again();
+        let count = || elements("banned4").len();
+        wait_until("all are in the kernel", || count() == BANS as usize);
+        // A change of few leaves the others as they are.
+        server.tell(&["ban", "rm", "10.0.0.2"]).ok();
+        server.tell(&["ban", "add", "10.0.0.3"]).ok();
+        server.tell(&["ban", "add", "11.0.0.0/8"]).ok();
+        wait_until("the changes are in the kernel", || {
+            let elements = elements("banned4");
+            elements.len() == BANS as usize + 1
+                && !elements.contains_key("10.0.0.2")
+                && elements.contains_key("10.0.0.3")
+                && elements.contains_key("11.0.0.0/8")
+        });
+        // One ban for nearly all of them, and back.
+        server.tell(&["ban", "add", "10.0.0.0/9"]).ok();
+        wait_for("banned4", &[("10.0.0.0/9", FOR_GOOD), ("11.0.0.0/8", FOR_GOOD)]);
+        server.tell(&["ban", "rm", "10.0.0.0/9"]).ok();
+        wait_until("all are in the kernel again", || count() == BANS as usize + 1);
+        let problems = server.log().into_iter().filter(|line| line["target"] == "ringpost::nftables");
+        assert_eq!(problems.map(|line| line.to_string()).collect::<Vec<_>>(), [""; 0]);
+    });
+}
+
+/// The wider ban ends by itself, and the one within it has no end.
+#[test]
+fn a_ban_comes_into_the_kernel_when_the_one_around_it_ends() {
+    in_own_network(|| {
+        nft(RULES);
+        let server = Server::start(settings());
+        server.tell(&["ban", "add", "192.0.2.0/24", "--ttl", "3s"]).ok();
+        server.tell(&["ban", "add", "192.0.2.7"]).ok();
+        wait_until("the wider one", || elements("banned4").contains_key("192.0.2.0/24"));
+        assert_eq!(elements("banned4").len(), 1);
+        wait_for("banned4", &[("192.0.2.7", FOR_GOOD)]);
+        let problems = server.log().into_iter().filter(|line| line["target"] == "ringpost::nftables");
+        assert_eq!(problems.map(|line| line.to_string()).collect::<Vec<_>>(), [""; 0]);
+    });
+}
+
+#[test]
+fn a_reload_changes_what_is_mirrored_and_where() {
+    in_own_network(|| {
+        nft(RULES);
+        nft("add set inet filter others4 { type ipv4_addr; flags interval, timeout; }");
+        let mut server = Server::start(settings());
+        server.tell(&["ban", "add", "192.0.2.0/24"]).ok();
+        server.tell(&["ban", "add", "198.51.100.1"]).ok();
+        wait_for("banned4", &[("192.0.2.0/24", FOR_GOOD), ("198.51.100.1", FOR_GOOD)]);
+        // Somebody of it is allowed now.
+        server.reconfigure(|settings| settings.set("bans", "allow = [\"192.0.2.1\"]"));
+        server.tell(&["reload"]).ok();
+        wait_for("banned4", &[("198.51.100.1", FOR_GOOD)]);
+        // What nobody mirrors stays as it was.
+        server.reconfigure(|settings| settings.set("bans", "nftables = \"\""));
+        server.tell(&["reload"]).ok();
+        server.tell(&["ban", "rm", "198.51.100.1"]).ok();
+        server.tell(&["ban", "add", "203.0.113.1"]).ok();
+        server.reconfigure(|settings| settings.set("bans", "nftables = \"inet filter others4 banned6\""));
+        server.tell(&["reload"]).ok();
+        wait_for("others4", &[("203.0.113.1", FOR_GOOD)]);
+        wait_for("banned4", &[("198.51.100.1", FOR_GOOD)]);
+        server.reconfigure(|settings| settings.set("bans", "nftables = \"inet filter banned4 banned6\""));
+        server.tell(&["reload"]).ok();
+        wait_for("banned4", &[("203.0.113.1", FOR_GOOD)]);
+    });
+}

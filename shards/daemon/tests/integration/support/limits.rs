@@ -16,13 +16,6 @@ impl Told {
         Some(limit)
     }
 
-    /// Takes note of what others heard.
-    pub(crate) fn add(&mut self, other: Self) {
-        for (limit, count) in other.0 {
-            *self.0.entry(limit).or_default() += count;
-        }
-    }
-
     /// How often a limit was told.
     pub(crate) fn count(&self, limit: &str) -> u64 {
         self.0.get(limit).copied().unwrap_or(0)
