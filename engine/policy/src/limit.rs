@@ -49,11 +49,7 @@ impl Limit {
 
     /// What a client is told that meets it; the limit is named.
     pub fn reply(self) -> Reply {
-        match self {
-            // A core's share of the process's limit and its own are one number.
-            Limit::Connections => self.row().with_detail("limits.connections, cores.limits.connections"),
-            _ => self.row().with_detail(self.key()),
-        }
+        self.row().with_detail(self.key())
     }
 }
 

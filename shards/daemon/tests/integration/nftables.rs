@@ -62,7 +62,7 @@ fn elements(set: &str) -> BTreeMap<String, (u64, u64)> {
         let network = match &element["val"] {
             serde_json::Value::String(address) => address.clone(),
             network => {
-                let address = network["prefix"]["addr"].as_str().expect("an address");
+                let address = network["prefix"]["addr"].as_str().unwrap_or_else(|| panic!("no prefix: {network}"));
                 format!("{address}/{}", network["prefix"]["len"])
             }
         };
