@@ -79,7 +79,9 @@ pub enum ParseNetworkError {
 impl fmt::Display for ParseNetworkError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Malformed => f.write_str("not an address or network, such as 192.0.2.1, 192.0.2.0/24 or 2001:db8::/32"),
+            Self::Malformed => {
+                f.write_str("not an address or network, such as 192.0.2.1, 192.0.2.0/24 or 2001:db8::/32")
+            }
             Self::HostBits(network) => write!(f, "has bits set behind its prefix; the network is {network}"),
         }
     }
@@ -141,9 +143,10 @@ pub const OWNER_FINAL: u32 = 0x1656_67B1;
 /// upper half, times [`OWNER_FINAL`]; the upper half of it, modulo the shards.
 pub fn owner(address: IpAddr, lengths: NetworkLengths, shards: usize) -> ShardId {
     let masks = lengths.masks(address.is_ipv4());
-    let mixed = words(address).zip(masks).zip(OWNER_FACTORS).fold(0, |mixed, ((word, mask), factor)| {
-        mixed ^ (word & mask).wrapping_mul(factor)
-    });
+    let mixed = words(address)
+        .zip(masks)
+        .zip(OWNER_FACTORS)
+        .fold(0, |mixed, ((word, mask), factor)| mixed ^ (word & mask).wrapping_mul(factor));
     let spread = (mixed ^ mixed >> 16).wrapping_mul(OWNER_FINAL) >> 16;
     ShardId((spread % shards.max(1) as u32) as u16)
 }

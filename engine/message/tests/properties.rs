@@ -38,8 +38,12 @@ fn envelope_text() -> impl Strategy<Value = Box<str>> {
 fn recipient() -> impl Strategy<Value = Recipient> {
     let notify = (0..16u8).prop_map(|bits| Notify::from_bits(bits).unwrap_or_default());
     let texts = [(); 2].map(|()| proptest::option::of(envelope_text()));
-    (envelope_text(), texts, notify)
-        .prop_map(|(address, [original, mailbox], notify)| Recipient { address, original, notify, mailbox })
+    (envelope_text(), texts, notify).prop_map(|(address, [original, mailbox], notify)| Recipient {
+        address,
+        original,
+        notify,
+        mailbox,
+    })
 }
 
 fn envelope() -> impl Strategy<Value = Envelope> {

@@ -195,11 +195,7 @@ impl<Q: Send + 'static, A: Send + 'static> MeshEnd<Q, A> {
     /// Answers the questions of the other shards and collects their answers, for as long as the executor lives: to be
     /// spawned once on each shard, as a vital task. `answer` is called with who asks; what it gives for tidings is dropped.
     /// `unclaimed` is called with who answered and an answer that nobody waits for any more.
-    pub async fn serve(
-        self: Rc<Self>,
-        mut answer: impl FnMut(ShardId, Q) -> A,
-        mut unclaimed: impl FnMut(ShardId, A),
-    ) {
+    pub async fn serve(self: Rc<Self>, mut answer: impl FnMut(ShardId, Q) -> A, mut unclaimed: impl FnMut(ShardId, A)) {
         let mut pace = Pace::default();
         loop {
             poll_fn(|cx| self.poll_work(cx)).await;

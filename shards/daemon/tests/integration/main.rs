@@ -5,6 +5,7 @@
 //! test talks to and that is not installed is a failure: `cargo xtask test` installs them all.
 
 mod address_limits;
+mod against_scanners;
 mod bans;
 mod command_line;
 mod crash;
@@ -37,5 +38,4 @@ mod tls;
 mod tls_attacks;
 mod tls_certificates;
 mod tls_policy;
-mod tls_scan;
 mod xclient;

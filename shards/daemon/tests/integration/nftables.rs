@@ -59,12 +59,12 @@ fn elements(set: &str) -> BTreeMap<String, (u64, u64)> {
     let Some(listed) = listed.expect("a set")["elem"].as_array() else { return BTreeMap::new() };
     let element = |element: &serde_json::Value| {
         let element = &element["elem"];
-        let network = match &element["val"] {
-            serde_json::Value::String(address) => address.clone(),
-            network => {
-                let address = network["prefix"]["addr"].as_str().unwrap_or_else(|| panic!("no prefix: {network}"));
-                format!("{address}/{}", network["prefix"]["len"])
-            }
+        let (value, prefix) = (&element["val"], &element["val"]["prefix"]);
+        let network = match (value.as_str(), prefix["addr"].as_str()) {
+            (Some(address), _) => address.to_owned(),
+            (None, Some(address)) => format!("{address}/{}", prefix["len"]),
+            // In the middle of a change nft may see where an interval begins and not where it ends.
+            (None, None) => value.to_string(),
         };
         let seconds = |key: &str| element[key].as_u64().expect("seconds");
         (network, (seconds("timeout"), seconds("expires")))

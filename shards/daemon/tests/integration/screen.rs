@@ -150,25 +150,28 @@ fn a_dead_list_never_blocks_mail() {
     let silent = Silent::start();
     let names = Names::default().dead("dead.example", &silent).listed("block.example", host(9), "127.0.0.2");
     let unbound = Unbound::start(&names);
-    let settings = settings(&unbound.servers(), &["score_reject = 10", "deadline = \"500ms\""]);
+    let settings = settings(&unbound.servers(), &["score_reject = 10", "deadline = \"2s\""]);
     let settings = list(list(settings, "dead.example", 10, ""), "block.example", 10, "").listener_line(PROXY);
     let server = Server::start(settings);
-    let check = |address, code, named: &str| {
-        let told = check_presented(&server, by_proxy(server.smtp(), address, HELO), code, named);
+    let arrive = |address| by_proxy(server.smtp(), address, HELO);
+    let check = |presented, code, named: &str| {
+        let told = check_presented(&server, presented, code, named);
         assert!(inputs(told.last("lookup")).contains("unanswered=1"), "{told:#?}");
     };
     let skipped = |line: &serde_json::Value| line["list"] == "dead.example" && line["level"] == "warn";
-    (1..=5).for_each(|last| check(host(last), 250, ""));
+    // All at once, so that they wait together.
+    let early: Vec<Presented> = (1..=5).map(|last| arrive(host(last))).collect();
+    early.into_iter().for_each(|presented| check(presented, 250, ""));
     server.wait_for_line("a DNS list doesn't work; it is skipped and tried now and then", skipped);
     assert!(silent.heard() > 0, "nobody was asked");
     let late = server.metrics().total("ringpost_dns_late_total");
     // It is not asked any more, and nobody waits for it; the list that works still counts.
-    (11..=15).for_each(|last| check(host(last), 250, ""));
-    check(host(9), 550, "block.example");
+    (11..=15).for_each(|last| check(arrive(host(last)), 250, ""));
+    check(arrive(host(9)), 550, "block.example");
     let metrics = server.metrics();
     assert_eq!(metrics.total("ringpost_dns_late_total"), late, "somebody waited");
     assert_eq!(metrics.sum("ringpost_dns_lookups_total", "outcome=\"failed\""), 11, "one for each host");
-    let mut client = by_proxy(server.smtp(), host(20), HELO).client;
+    let mut client = arrive(host(20)).client;
     client.deliver("a@example.org", &["alice@example.com"], &message("dead", "list\r\n"));
     server.maildir("example.com/alice").only();
 }
@@ -310,7 +313,7 @@ fn the_allow_list_is_not_looked_at() {
 
 #[test]
 fn clients_that_speak_first_are_noticed() {
-    let screen = ["pregreet_wait = \"1s\"", "weight_pregreet = 10", "score_reject = 10"];
+    let screen = ["pregreet_wait = \"2s\"", "weight_pregreet = 10", "score_reject = 10"];
     let server = Server::start(settings("servers = []", &screen));
     let mut early = Client::connect(server.smtp());
     early.send(b"EHLO early.example.org\r\nMAIL FROM:<a@example.org>\r\n");

@@ -1,4 +1,4 @@
-//! What the scanners of others find to complain about: nothing.
+//! What scanners of TLS find to complain about: nothing.
 
 use crate::support::authority::{Authority, Issued, Standing};
 use crate::support::programs::{Guarded, program, run};
