@@ -207,6 +207,14 @@ impl Policy {
             Match::Alias => self.domains.expand(home, found.targets),
             _ => vec![format!("{local}@{domain}").into()],
         };
+        // An alias leads nobody around the rule of the domain that it ends in.
+        let wants_tls = |address: &str| {
+            let home = address.rsplit_once('@').and_then(|(_, domain)| self.domains.home(domain));
+            home.is_some_and(|home| home.tls_required)
+        };
+        if !secure && found.how == Match::Alias && addresses.iter().any(|address| wants_tls(address)) {
+            return Err(replies::TLS_REQUIRED);
+        }
         Ok(Served { addresses, how: found.how })
     }
 

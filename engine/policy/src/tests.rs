@@ -8,7 +8,7 @@ const CAPACITY: Capacity =
 
 const STAFF: &str = "alice\n\"john doe\"\nsales-*\n\
     info: alice, bob@listed.example, Sales-EU, \"alice\", alice+info\n\
-    help: info, carol+help@any.example\npostmaster: alice\n";
+    help: info, carol+help@any.example\nhidden: bob@secret.example\npostmaster: alice\n";
 
 fn domain(name: &str, recipients: Recipients) -> Domain {
     Domain { name: name.into(), recipients, target: "local".into(), ..Domain::default() }
@@ -96,6 +96,8 @@ fn a_domain_may_want_tls() {
         ("bob@secret.example", false, Err(530)),
         ("nobody@secret.example", false, Err(530)),
         ("bob@secret.example", true, Ok(())),
+        ("hidden@staff.example", false, Err(530)),
+        ("hidden@staff.example", true, Ok(())),
         ("bob+x@secret.example", true, Err(550)),
     ] {
         let got = policy().recipient(&rcpt(address), secure).map(|_| ()).map_err(|reply| reply.code());
