@@ -256,7 +256,8 @@ fn a_session_is_told_from_its_beginning_to_its_end() {
     let stages: Vec<&str> = steps.iter().filter_map(|step| step["stage"].as_str()).collect();
     let wanted = ["connect", "banner", "helo", "command", "mail", "rcpt", "message", "commit", "mail", "close"];
     assert_eq!(stages, wanted, "{told:#}");
-    let times: Vec<&str> = steps.iter().filter_map(|step| step["at"].as_str()).collect();
+    // Times have no zeros at their end, so that without the Z the text sorts as the moment does.
+    let times: Vec<&str> = steps.iter().filter_map(|step| step["at"].as_str()?.strip_suffix('Z')).collect();
     assert!(times.is_sorted(), "{times:?}");
     assert_eq!(input(&steps[0], "address").as_deref(), Some("127.1.0.1"));
     assert_eq!(input(&steps[0], "peer").as_deref(), Some("127.1.0.1"));
