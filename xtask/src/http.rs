@@ -2,6 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -14,10 +16,21 @@ const ANSWER_BYTES_MAX: u64 = 16 << 20;
 
 /// Status code and body of `GET path`.
 pub(crate) fn get(address: SocketAddr, path: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("no HTTP at {address}"))?;
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(|| format!("no HTTP at {address}"))?;
     stream.set_read_timeout(Some(PATIENCE))?;
+    ask(stream, path)
+}
+
+/// The same over a unix socket.
+pub(crate) fn get_unix(socket: &Path, path: &str) -> Result<(u16, String)> {
+    let stream = UnixStream::connect(socket).with_context(|| format!("no HTTP at {}", socket.display()))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    ask(stream, path)
+}
+
+fn ask(mut stream: impl Read + Write, path: &str) -> Result<(u16, String)> {
     // HTTP/1.0, so that the body comes in one piece and ends with the connection.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n")?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
     let mut answer = String::new();
     stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).context("reading the answer")?;
     parse(&answer)

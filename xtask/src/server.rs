@@ -29,6 +29,8 @@ pub(crate) enum Target {
     Maildir,
     /// Nowhere, once it is durable.
     Discard,
+    /// To a next hop that does not answer, so that it waits.
+    Nobody,
 }
 
 /// What a server is to be, where it isn't the usual one: on all cores, with the limits that are the default.
@@ -67,6 +69,8 @@ pub(crate) struct Ringpost {
     pub(crate) admin: SocketAddr,
     /// The folder that its Maildirs are in.
     pub(crate) mail: PathBuf,
+    /// The socket that commands talk to.
+    pub(crate) socket: PathBuf,
     /// The certificate that it made for itself, and its key.
     pub(crate) certificate: (PathBuf, PathBuf),
 }
@@ -93,6 +97,15 @@ impl Ringpost {
 
     /// The same for one that isn't the usual one.
     pub(crate) fn start_as(binary: &Path, folder: &Path, setting: &Setting) -> Result<Self> {
+        Self::start_with(binary, folder, setting, READY_PATIENCE)
+    }
+
+    /// The same for one that may take longer.
+    pub(crate) fn start_within(binary: &Path, folder: &Path, target: Target, patience: Duration) -> Result<Self> {
+        Self::start_with(binary, folder, &Setting::usual(target), patience)
+    }
+
+    fn start_with(binary: &Path, folder: &Path, setting: &Setting, patience: Duration) -> Result<Self> {
         let (smtp, admin) = (throwaway::free_address()?, throwaway::free_address()?);
         let mail = folder.join("mail");
         std::fs::create_dir_all(&mail)?;
@@ -106,13 +119,14 @@ impl Ringpost {
         let child = Guarded::spawn(&mut command, "ringpost")?;
         let tls = folder.join("state/tls");
         let certificate = (tls.join("self-signed.crt"), tls.join("self-signed.key"));
-        let mut server = Ringpost { child, log, smtp, admin, mail, certificate };
-        server.wait_until_ready()?;
+        let socket = folder.join("state/ringpost.sock");
+        let mut server = Ringpost { child, log, smtp, admin, mail, socket, certificate };
+        server.wait_until_ready(patience)?;
         Ok(server)
     }
 
-    fn wait_until_ready(&mut self) -> Result<()> {
-        let outcome = process::wait_until(READY_PATIENCE, || match self.child.ended() {
+    fn wait_until_ready(&mut self, patience: Duration) -> Result<()> {
+        let outcome = process::wait_until(patience, || match self.child.ended() {
             Ok(None) if matches!(http::get(self.admin, "/readyz"), Ok((200, _))) => Some(Ok(())),
             Ok(None) => None,
             Ok(Some(status)) => Some(Err(format!("ended at once with {status}"))),
@@ -121,7 +135,7 @@ impl Ringpost {
         match outcome {
             Some(Ok(())) => Ok(()),
             Some(Err(error)) => bail!("the server {error}; its log:\n{}", self.last_lines()),
-            None => bail!("the server isn't ready after {READY_PATIENCE:?}; its log:\n{}", self.last_lines()),
+            None => bail!("the server isn't ready after {patience:?}; its log:\n{}", self.last_lines()),
         }
     }
 
@@ -162,6 +176,8 @@ fn configuration(folder: &Path, smtp: SocketAddr, admin: SocketAddr, setting: &S
     let target = match setting.target {
         Target::Maildir => format!("kind = \"maildir\"\npath = \"{folder}/mail/{{domain}}\""),
         Target::Discard => "kind = \"discard\"".to_owned(),
+        // Port 9 is that of the discard protocol, which no mail server listens at.
+        Target::Nobody => "kind = \"smtp\"\nhosts = [\"127.0.0.1:9\"]".to_owned(),
     };
     let cores = match setting.cores.as_slice() {
         [] => String::new(),
@@ -189,11 +205,15 @@ mod tests {
     #[test]
     fn the_configuration_is_toml() {
         let address = "127.0.0.1:2525".parse().expect("is an address");
-        for target in [Target::Maildir, Target::Discard] {
+        for target in [Target::Maildir, Target::Discard, Target::Nobody] {
             let text = configuration(Path::new("/tmp/x"), address, address, &Setting::usual(target));
             let file: toml_edit::DocumentMut = text.parse().expect("is TOML");
             assert_eq!(file["server"]["hostname"].as_str(), Some("mx.example.com"));
-            let kind = if target == Target::Maildir { "maildir" } else { "discard" };
+            let kind = match target {
+                Target::Maildir => "maildir",
+                Target::Discard => "discard",
+                Target::Nobody => "smtp",
+            };
             assert!(text.contains(&format!("kind = \"{kind}\"")));
         }
         let mut setting = Setting::usual(Target::Maildir);

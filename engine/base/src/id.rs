@@ -96,6 +96,11 @@ impl SpoolId {
     pub fn text(self) -> [u8; Self::TEXT_LEN] {
         encode(self.0)
     }
+
+    /// When it was made, to the millisecond.
+    pub const fn made(self) -> Timestamp {
+        Timestamp::from_unix_micros((self.0 >> 80) as u64 * 1000)
+    }
 }
 
 impl fmt::Display for SpoolId {

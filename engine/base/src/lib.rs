@@ -16,6 +16,7 @@ mod bytes;
 mod id;
 mod network;
 mod proof;
+mod route;
 mod time;
 
 pub use bytes::{ByteCount, ParseByteCountError};
@@ -24,4 +25,5 @@ pub use network::{
     Network, NetworkLengths, OWNER_FACTORS, OWNER_FINAL, ParseNetworkError, UNKNOWN_ADDRESS, canonical, owner,
 };
 pub use proof::Accepted;
+pub use route::{Durability, ParseWordError, Priority};
 pub use time::{Deadline, Now, ParseSpanError, Span, Tick, Timestamp};

@@ -5,6 +5,10 @@
 //! defaults in this file and in those `Options` are the only ones; the reader, the reference page and
 //! `config/ringpost.toml` are held to them by tests.
 
+use crate::{
+    routing::{DOMAIN_NAME, Routing},
+    targets::Target,
+};
 use ringpost_base::{ByteCount, Network, Span};
 use ringpost_smtp::TlsUse;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -28,11 +32,15 @@ pub struct Config {
     pub smtp: ringpost_smtp::Options,
     /// The log of one core.
     pub spool: ringpost_spool::Options,
+    /// What the disk is to keep free.
+    pub space: Space,
     /// When deliveries are tried again.
     pub queue: ringpost_queue::Options,
     /// The domains mail is accepted for, and who may send how much to them.
     pub policy: ringpost_policy::Options,
-    /// Where mail goes. Every domain's target is one of them.
+    /// Which targets a recipient's mail goes to.
+    pub routing: Routing,
+    /// Where mail goes. Every target that `routing` names is one of them.
     pub targets: Vec<Target>,
     /// What is kept of recent sessions, to be asked about.
     pub explain: Explain,
@@ -53,8 +61,10 @@ impl Default for Config {
             limits: Limits::default(),
             smtp: ringpost_smtp::Options::default(),
             spool: ringpost_spool::Options::default(),
+            space: Space::default(),
             queue: ringpost_queue::Options::default(),
             policy: ringpost_policy::Options { domains: vec![domain_default()], ..Default::default() },
+            routing: Routing::default(),
             targets: vec![Target::default()],
             explain: Explain::default(),
             admin: Admin::default(),
@@ -63,9 +73,9 @@ impl Default for Config {
     }
 }
 
-/// The domain of a server that nobody has configured: one reserved for examples, so that no real mail is taken.
+/// The domain of a server that nobody has configured.
 pub(crate) fn domain_default() -> ringpost_policy::Domain {
-    ringpost_policy::Domain { name: "example.com".into(), target: Target::default().name, ..Default::default() }
+    ringpost_policy::Domain { name: DOMAIN_NAME.into(), ..Default::default() }
 }
 
 impl Config {
@@ -330,35 +340,19 @@ impl Default for Limits {
     }
 }
 
-/// Where mail goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// The name that domains call it by.
-    pub name: String,
-    /// What it is.
-    pub kind: TargetKind,
+/// What the disk of the state directory is to keep free. 0: that mark is not watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Space {
+    /// Below it the server is degraded, and says so.
+    pub soft: ByteCount,
+    /// Below it no mail is taken. Never more than `soft`, where both are watched.
+    pub hard: ByteCount,
 }
 
-impl Default for Target {
+impl Default for Space {
     fn default() -> Self {
-        Self { name: "local".into(), kind: TargetKind::Maildir { path: MAILDIR_PATH.into() } }
+        Self { soft: ByteCount::mib(512), hard: ByteCount::mib(128) }
     }
-}
-
-/// The path of a Maildir target that gives none.
-pub(crate) const MAILDIR_PATH: &str = "mail/{domain}/{local}";
-
-/// What a target is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum TargetKind {
-    /// A Maildir for each recipient or domain.
-    Maildir {
-        /// The directory, relative to the state directory, with the placeholders `{domain}`, `{local}` and `{address}`.
-        path: String,
-    },
-    /// Nowhere: for measurements.
-    Discard,
 }
 
 /// What is kept of recent sessions, to be asked about.

@@ -26,6 +26,8 @@ pub(crate) enum Kind {
     Time { min: Span, max: Span },
     /// One word of a closed set.
     Choice(fn() -> Vec<&'static str>),
+    /// A table of texts, whose keys are the writer's to choose.
+    Pairs(&'static str),
     /// A table, with a section of its own.
     Table,
     /// An array of tables, with a section of its own, written as the words say.
@@ -36,7 +38,7 @@ impl Kind {
     /// What the key wants, to stand after "wants".
     pub(crate) fn wants(self) -> String {
         match self {
-            Self::Text(words) => words.to_owned(),
+            Self::Text(words) | Self::Pairs(words) => words.to_owned(),
             Self::Flag => "true or false".to_owned(),
             Self::Count { .. } | Self::Integer { .. } => "a whole number".to_owned(),
             Self::CountOrOff { .. } => "a whole number, or \"off\"".to_owned(),
@@ -51,7 +53,7 @@ impl Kind {
     /// The type as the reference page shows it.
     pub(crate) fn documented(self) -> String {
         match self {
-            Self::Text(words) => {
+            Self::Text(words) | Self::Pairs(words) => {
                 ["an ", "a ", "the "].iter().find_map(|article| words.strip_prefix(article)).unwrap_or(words).to_owned()
             }
             Self::Flag => "`true`, `false`".to_owned(),
@@ -91,6 +93,8 @@ pub(crate) struct Key {
     pub(crate) because: Option<&'static str>,
     /// When a change of it takes effect.
     pub(crate) change: Change,
+    /// The kinds of its table that have it, by their words. Empty: all of them.
+    pub(crate) of: &'static [&'static str],
 }
 
 /// When a change of a key takes effect; what takes longer is the greater.
@@ -105,12 +109,12 @@ pub(crate) enum Change {
 impl Key {
     /// A key that may be left out.
     pub(crate) const fn new(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Self {
-        Self { name, kind, default: Some(default), doc, because: None, change: Change::Reload }
+        Self { name, kind, default: Some(default), doc, because: None, change: Change::Reload, of: &[] }
     }
 
     /// A key that has to be given.
     pub(crate) const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Self {
-        Self { name, kind, default: None, doc, because: None, change: Change::Reload }
+        Self { name, kind, default: None, doc, because: None, change: Change::Reload, of: &[] }
     }
 
     /// The table that a section of its own describes.
@@ -133,6 +137,17 @@ impl Key {
     pub(crate) const fn at_restart(mut self) -> Self {
         self.change = Change::Restart;
         self
+    }
+
+    /// The same, where only these kinds of the table have it.
+    pub(crate) const fn of(mut self, kinds: &'static [&'static str]) -> Self {
+        self.of = kinds;
+        self
+    }
+
+    /// Whether a table of this kind has it.
+    pub(crate) fn is_of(&self, kind: &str) -> bool {
+        self.of.is_empty() || self.of.contains(&kind)
     }
 
     /// Whether a section of its own describes it.

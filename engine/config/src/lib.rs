@@ -33,16 +33,20 @@ mod reader;
 mod reference;
 mod reload;
 mod render;
+mod routing;
 mod sections;
 mod suggest;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod value;
 
 pub use config::{
     Admin, Certificate, ClientCertificates, Config, CoreLimits, CoreOverride, CoreUse, Cores, Dns, Explain, Limits,
-    Listener, ListenerKind, Log, LogFormat, LogLevel, Server, Target, TargetKind, Tls, TlsStrength, TlsVersion,
+    Listener, ListenerKind, Log, LogFormat, LogLevel, Server, Space, Tls, TlsStrength, TlsVersion,
 };
 pub use errors::{Error, Errors};
 pub use reference::markdown;
 pub use reload::{Fixed, FixedListener};
+pub use routing::{DomainRoute, PatternRoute, Routing};
+pub use targets::{HopHost, HopOptions, HopPlace, HopTls, Target, TargetKind, WebhookFormat, WebhookOptions};

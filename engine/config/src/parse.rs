@@ -7,7 +7,8 @@ use crate::{
     config::Config,
     errors::{Errors, Fault, locate},
     reader::{Reader, Table},
-    sections::{ROOT, bans, cores, dns, limits, listener, route, screen, server, storage, tls},
+    routing::Routing,
+    sections::{ROOT, bans, cores, dns, domain, limits, listener, route, screen, server, storage, target, tls},
 };
 use std::{collections::BTreeSet, ops::Range};
 use toml_edit::Document;
@@ -36,14 +37,17 @@ pub(crate) fn parse(text: &str) -> Result<(Config, BTreeSet<String>), Vec<Fault>
 
 fn read(root: &Table<'_>) -> Config {
     let (server, state_dir) = server::server(root);
-    let (spool, inline_max) = storage::spool(root);
-    let cores = cores::cores(root, &inline_max);
+    let spool = storage::spool(root);
+    let cores = cores::cores(root, &spool.inline_max);
     let (admin, admin_listen) = server::admin(root, &state_dir);
     let (tls, tls_required) = tls::tls(root);
     let around = listener::Around { using: &cores.using, admin: &admin_listen, tls_required: &tls_required };
     let listeners = listener::listeners(root, &around);
-    let session = limits::session(root, &server, &cores.using, &spool);
-    let (domains, targets) = route::routes(root, &listeners);
+    let session = limits::session(root, &server, &cores.using, &spool.options);
+    let targets = target::targets(root);
+    let (domains, routes) = domain::domains(root, &listeners, &targets);
+    let patterns = route::patterns(root, &targets);
+    let queue = storage::queue(root, &targets);
     let screen = screen::screen(root);
     let watched =
         bans::Watched { listeners: &listeners, ledger: &session.ledger, pregreet_wait: &screen.pregreet_wait };
@@ -65,10 +69,17 @@ fn read(root: &Table<'_>) -> Config {
         dns: dns::dns(root),
         limits: session.limits,
         smtp: session.smtp,
-        spool,
-        queue: storage::queue(root),
+        spool: spool.options,
+        space: spool.space,
+        queue: queue.options,
         policy,
-        targets,
+        routing: Routing {
+            domains: routes,
+            patterns,
+            default_target: queue.default_target,
+            next_hop_timeout: queue.next_hop_timeout,
+        },
+        targets: targets.list,
         explain: server::explain(root),
         admin,
         log: server::log(root),

@@ -331,6 +331,81 @@ impl<'r> Table<'r> {
         list
     }
 
+    /// A text, or a list of them. Elements at fault are left out, and make the list faulty.
+    pub(crate) fn text_or_list(
+        &self,
+        name: &'static str,
+        check: impl Fn(&Entry<'r>) -> Result<(), Trouble>,
+    ) -> Setting<Vec<Setting<String>>> {
+        let row = self.row(name);
+        let read = |entry: &Entry<'r>| {
+            let text = entry.text().ok_or_else(|| entry.wants(&row.kind.wants()))?;
+            check(entry).map(|()| text.to_owned())
+        };
+        if self.item(name).is_none_or(|item| item.as_array().is_some()) {
+            return self.list(name, read);
+        }
+        let one = self.setting(name, String::new(), |entry, _| read(entry));
+        let list = if one.is_written() { vec![one.clone()] } else { Vec::new() };
+        Setting { value: list, key: one.key, place: one.place }
+    }
+
+    /// Texts under names of the writer's choice, in the order of the file. Those at fault are left out.
+    pub(crate) fn pairs(
+        &self,
+        name: &'static str,
+        check_name: impl Fn(&str) -> Result<(), Trouble>,
+        check_value: impl Fn(&str) -> Result<(), Trouble>,
+    ) -> Vec<(Setting<String>, String)> {
+        let pairs = self.setting(name, Vec::new(), |entry, row| {
+            let items = self.item(name).and_then(Item::as_table_like).ok_or_else(|| entry.wants(&row.kind.wants()))?;
+            let inner = Table {
+                reader: self.reader,
+                path: entry.key.clone(),
+                place: entry.place.clone(),
+                items: Some(items),
+                section: self.section,
+            };
+            Ok(items.iter().filter_map(|(name, item)| inner.pair(name, item, &check_name, &check_value)).collect())
+        });
+        pairs.value
+    }
+
+    fn pair(
+        &self,
+        name: &str,
+        item: &'r Item,
+        check_name: impl Fn(&str) -> Result<(), Trouble>,
+        check_value: impl Fn(&str) -> Result<(), Trouble>,
+    ) -> Option<(Setting<String>, String)> {
+        let entry = self.entry(&shown(name), item);
+        let place = self.key_place(name).unwrap_or_else(|| entry.place.clone());
+        let text = entry.text().ok_or_else(|| entry.wants("a text"));
+        let text = text.and_then(|text| check_value(text).map(|()| text.to_owned()));
+        let text = text.map_err(|trouble| self.reader.fault(&entry.key, entry.place.clone(), trouble)).ok();
+        if let Err(trouble) = check_name(name) {
+            self.reader.fault(&entry.key, place, trouble);
+            return None;
+        }
+        Some((Setting { value: name.to_owned(), key: entry.key, place: Place::Written(place) }, text?))
+    }
+
+    /// Notes a fault at each key that is there and that only other kinds of the table have.
+    pub(crate) fn forbid_other_kinds(&self, kind: &str) {
+        for row in self.section.keys.iter().filter(|row| !row.is_of(kind)) {
+            if let Some(item) = self.item(row.name) {
+                let kinds: Vec<_> = row.of.iter().map(|kind| format!("{kind:?}")).collect();
+                let kinds = match kinds.split_last() {
+                    Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+                    _ => kinds.concat(),
+                };
+                let entry = self.entry(row.name, item);
+                let what = self.section.path;
+                self.reader.fault(&entry.key, entry.place, format!("only a {what} of kind {kinds} has it"));
+            }
+        }
+    }
+
     /// Whether the file has a table as this key.
     pub(crate) fn has_table(&self, name: &str) -> bool {
         self.item(name).is_some_and(Item::is_table_like)

@@ -2,7 +2,7 @@
 
 use crate::{
     keys::{Change, Key, Section},
-    sections::{ROOT, bans, cores, dns, limits, listener, route, screen, server, storage, tls},
+    sections::{ROOT, bans, cores, dns, domain, limits, listener, route, screen, server, storage, target, tls},
 };
 use std::fmt::Write;
 
@@ -27,9 +27,10 @@ pub(crate) static SECTIONS: &[&Section] = &[
     &screen::GREYLIST,
     &storage::SPOOL,
     &storage::QUEUE,
-    &route::DOMAIN,
-    &route::RECIPIENTS_FILE,
-    &route::TARGET,
+    &domain::DOMAIN,
+    &domain::RECIPIENTS_FILE,
+    &route::ROUTE,
+    &target::TARGET,
     &server::EXPLAIN,
     &server::ADMIN,
     &server::LOG,
@@ -86,8 +87,10 @@ fn table(page: &mut String, section: &Section) {
             (false, Change::Restart) => "restart",
         };
         let because = key.because.map(|because| format!(" {because}.")).unwrap_or_default();
-        let _ =
-            writeln!(page, "| `{}` | {} | {default} | {change} | {doc}{because} |", key.name, key.kind.documented());
+        let kinds: Vec<_> = key.of.iter().map(|kind| format!("`{kind}`")).collect();
+        let only = if kinds.is_empty() { String::new() } else { format!(" Only for {}.", kinds.join(", ")) };
+        let (name, documented) = (key.name, key.kind.documented());
+        let _ = writeln!(page, "| `{name}` | {documented} | {default} | {change} | {doc}{because}{only} |");
     }
 }
 

@@ -7,7 +7,7 @@
 use crate::{
     config::{Config, CoreUse, Listener, ListenerKind},
     errors::Errors,
-    keys::{Change, Key, join},
+    keys::{Change, Key, Kind, join},
     reference::SECTIONS,
 };
 use ringpost_base::NetworkLengths;
@@ -109,7 +109,7 @@ impl Config {
         // The name that the system has for itself need not be one that the file may give.
         let mut written = next.clone();
         written.server.hostname.clear();
-        Self::parse("effective config", &written.render()).map(|_| next)
+        Self::parse("effective config", &written.render_in_full()).map(|_| next)
     }
 }
 
@@ -168,7 +168,7 @@ struct Path {
 
 impl Values {
     fn of(config: &Config) -> Self {
-        let (text, mut values) = (config.render(), Self::default());
+        let (text, mut values) = (config.render_in_full(), Self::default());
         let document = Document::parse(text.as_str());
         debug_assert!(document.is_ok(), "what is rendered is TOML");
         if let Ok(document) = document {
@@ -184,11 +184,13 @@ impl Values {
                 described: join(&path.described, name),
                 tables: path.tables.clone(),
             };
-            if let Some(table) = item.as_table_like() {
+            let row = row(&here.described);
+            let is_whole = row.is_some_and(|row| matches!(row.kind, Kind::Pairs(_)));
+            if let Some(table) = item.as_table_like().filter(|_| !is_whole) {
                 self.walk(table, &here);
             } else if let Some(tables) = item.as_array_of_tables() {
                 tables.iter().enumerate().for_each(|(n, table)| self.enter(table, n, &here));
-            } else if let Some(row) = row(&here.described).filter(|row| !row.is_table()) {
+            } else if let Some(row) = row.filter(|row| !row.is_table()) {
                 let value = Value { text: item.to_string(), change: row.change, tables: here.tables };
                 self.values.insert(here.told, value);
             }
@@ -275,6 +277,21 @@ mod tests {
             &["screen.list[1].answers"],
             &[],
         );
+    }
+
+    #[test]
+    fn routes_and_targets_differ() {
+        let webhook = |headers| {
+            format!("[[target]]\nname = 'local'\nkind = 'webhook'\nurl = 'http://a'\nheaders = {{ {headers} }}\n")
+        };
+        check(&webhook("a = 'b'"), &webhook("a = 'c'"), &["target[local].headers"], &[]);
+        check(&webhook("a = 'b'"), &webhook("b = 'b'"), &["target[local].headers"], &[]);
+        check(&webhook("a = 'b'"), &webhook(" 'a'='b' "), &[], &[]);
+        let route = |pattern| format!("[[route]]\nrecipient = '{pattern}'\ntarget = 'local'\n");
+        check("", &route("*"), &["route[0]"], &[]);
+        let (one, other) = (route("a@*"), route("b@*"));
+        check(&format!("{one}{other}"), &format!("{other}{one}"), &["route[0].recipient", "route[1].recipient"], &[]);
+        check("", "spool.space_soft = '1GiB'", &["spool.space_soft"], &[]);
     }
 
     #[test]

@@ -1,23 +1,34 @@
 //! The effective config as a file, for `config show`.
 //!
 //! Every key is written, also those at their default, in the order of the reference page. What is written reads back
-//! to an equal config.
+//! to an equal config, but for the header fields of webhooks: their values may be secrets, and are not shown.
 
 use crate::{
-    config::{Config, CoreLimits, CoreUse, TargetKind},
+    config::{Certificate, Config, CoreLimits, CoreUse},
     keys::{Choice, name_of},
+    sections::target::KindName,
+    targets::{HopOptions, Target, TargetKind, WebhookOptions},
 };
+use ringpost_base::{Durability, Priority};
 use ringpost_policy::Recipients;
 use std::{
     fmt::{Display, Write},
     net::Ipv4Addr,
 };
-use toml_edit::{Array, Value};
+use toml_edit::{Array, InlineTable, Value};
 
 impl Config {
-    /// The config as TOML, every key written.
+    /// The config as TOML, every key written, and `***` in place of what may be a secret.
     pub fn render(&self) -> String {
-        let mut page = Page::default();
+        self.render_on(Page::default())
+    }
+
+    /// The same with secrets, to be compared or read back.
+    pub(crate) fn render_in_full(&self) -> String {
+        self.render_on(Page { secrets: true, ..Page::default() })
+    }
+
+    fn render_on(&self, mut page: Page) -> String {
         self.render_server(&mut page);
         self.render_listeners(&mut page);
         self.render_tls(&mut page);
@@ -182,11 +193,21 @@ impl Config {
         page.quoted("inline_max", self.spool.inline_max);
         page.quoted("batch_max", self.spool.batch_max);
         page.quoted("commit_delay", self.spool.commit_delay);
+        page.quoted("space_soft", self.space.soft);
+        page.quoted("space_hard", self.space.hard);
 
+        let queue = &self.queue;
         page.section("[queue]");
-        page.quoted("retry_first", self.queue.retry_first);
-        page.quoted("retry_max", self.queue.retry_max);
-        page.bare("attempts_max", self.queue.attempts_max);
+        page.quoted("retry_first", queue.retry_first);
+        page.quoted("retry_max", queue.retry_max);
+        page.bare("retry_jitter", queue.retry_jitter_percent);
+        page.bare("attempts_max", queue.attempts_max);
+        page.quoted("expire_after", queue.expire_after);
+        page.quoted("delay_notice", queue.delay_notice.unwrap_or_default());
+        page.quoted("dead_letters_keep", queue.dead_letters_keep);
+        page.bare("dead_letters_max", queue.dead_letters_max);
+        page.optional("default_target", self.routing.default_target.as_deref());
+        page.quoted("next_hop_timeout", self.routing.next_hop_timeout);
     }
 
     fn render_routes(&self, page: &mut Page) {
@@ -200,19 +221,16 @@ impl Config {
             }
             page.text("subaddress", &domain.subaddress.map(String::from).unwrap_or_default());
             page.bare("tls_required", domain.tls_required);
-            page.text("target", &domain.target);
-        }
-        for target in &self.targets {
-            page.section("[[target]]");
-            page.text("name", &target.name);
-            match &target.kind {
-                TargetKind::Maildir { path } => {
-                    page.text("kind", "maildir");
-                    page.text("path", path);
-                }
-                TargetKind::Discard => page.text("kind", "discard"),
+            if let Some(route) = self.routing.domains.iter().find(|route| route.domain == domain.name) {
+                lead(page, &route.targets, route.durability, route.priority);
             }
         }
+        for route in &self.routing.patterns {
+            page.section("[[route]]");
+            page.one_or_more("recipient", &route.recipients);
+            lead(page, &route.targets, route.durability, route.priority);
+        }
+        self.targets.iter().for_each(|target| render_target(page, target));
     }
 
     fn render_observation(&self, page: &mut Page) {
@@ -229,6 +247,59 @@ impl Config {
     }
 }
 
+fn lead(page: &mut Page, targets: &[String], durability: Durability, priority: Priority) {
+    page.one_or_more("target", targets);
+    page.choice("durability", durability);
+    page.choice("priority", priority);
+}
+
+fn render_target(page: &mut Page, target: &Target) {
+    page.section("[[target]]");
+    page.text("name", &target.name);
+    page.choice("kind", KindName::of(&target.kind));
+    match &target.kind {
+        TargetKind::Maildir { path } | TargetKind::File { path } => page.text("path", path),
+        TargetKind::Discard => {}
+        TargetKind::Lmtp(hop) | TargetKind::Smtp(hop) => render_hop(page, hop),
+        TargetKind::Webhook(webhook) => render_webhook(page, webhook),
+    }
+    if !target.kind.is_local() {
+        page.bare("concurrency", target.destination.concurrency);
+        page.bare("rate", target.destination.messages_per_minute.unwrap_or(0));
+        page.bare("breaker_failures", target.destination.breaker_failures);
+        page.quoted("breaker_pause", target.destination.breaker_pause);
+        page.quoted("breaker_pause_max", target.destination.breaker_pause_max);
+    }
+}
+
+fn render_hop(page: &mut Page, hop: &HopOptions) {
+    page.texts("hosts", &hop.hosts);
+    page.choice("tls", hop.tls);
+    page.optional("tls_ca", hop.tls_ca.as_deref());
+    page.optional("tls_name", hop.tls_name.as_deref());
+    page.certificate("tls_cert", "tls_key", hop.tls_certificate.as_ref());
+    page.bare("messages_per_connection", hop.messages_per_connection);
+    page.quoted("idle_timeout", hop.idle_timeout);
+    page.quoted("connect_timeout", hop.connect_timeout);
+    page.quoted("command_timeout", hop.command_timeout);
+    page.quoted("data_timeout", hop.data_timeout);
+}
+
+fn render_webhook(page: &mut Page, webhook: &WebhookOptions) {
+    page.text("url", &webhook.url);
+    page.choice("format", webhook.format);
+    page.optional("secret_file", webhook.secret_file.as_deref());
+    page.optional("ca", webhook.ca.as_deref());
+    page.certificate("cert", "key", webhook.certificate.as_ref());
+    page.quoted("timeout", webhook.timeout);
+    let shown = |value| if page.secrets { value } else { SECRET };
+    let headers: InlineTable = webhook.headers.iter().map(|(name, value)| (name.as_str(), shown(value))).collect();
+    page.bare("headers", headers);
+}
+
+/// What stands in the place of what may be a secret.
+const SECRET: &str = "***";
+
 fn answers(first: Ipv4Addr, last: Ipv4Addr) -> String {
     if first == last { first.to_string() } else { format!("{first}-{last}") }
 }
@@ -244,6 +315,8 @@ fn core_limits(page: &mut Page, prefix: &str, limits: &CoreLimits) {
 #[derive(Default)]
 struct Page {
     text: String,
+    /// Whether secrets are written too.
+    secrets: bool,
 }
 
 impl Page {
@@ -281,6 +354,20 @@ impl Page {
         self.bare(key, values.into_iter().map(|value| value.to_string()).collect::<Array>());
     }
 
+    /// A key with a text, or with a list of them where they are several.
+    fn one_or_more(&mut self, key: &str, values: &[String]) {
+        match values {
+            [only] => self.text(key, only),
+            _ => self.texts(key, values),
+        }
+    }
+
+    /// The keys of a certificate's files.
+    fn certificate(&mut self, cert: &str, key: &str, certificate: Option<&Certificate>) {
+        self.optional(cert, certificate.map(|certificate| certificate.cert.as_str()));
+        self.optional(key, certificate.map(|certificate| certificate.key.as_str()));
+    }
+
     /// A key with a number, or none.
     fn or_off(&mut self, key: &str, value: Option<i32>) {
         match value {
@@ -297,10 +384,10 @@ mod tests {
     #[track_caller]
     fn check(text: &str) {
         let config = Config::parse("f", text).unwrap_or_else(|errors| panic!("{errors}"));
-        let rendered = config.render();
+        let rendered = config.render_in_full();
         let again = Config::parse("rendered", &rendered).unwrap_or_else(|errors| panic!("{errors:#}\n{rendered}"));
         assert_eq!(again, config, "{rendered}");
-        assert_eq!(again.render(), rendered);
+        assert_eq!(again.render_in_full(), rendered);
     }
 
     #[test]
@@ -347,5 +434,34 @@ mod tests {
              entries = 500\n[[domain]]\nname = 'a.org'\nrecipients = { file = 'ä\"' }\nsubaddress = ''\n\
              tls_required = true\ntarget = 'local'\n[explain]\nmemory = 0\n[admin]\nsocket = '/run/a \"b'",
         );
+    }
+
+    const ROUTES: &str = "[spool]\nspace_soft = 0\nspace_hard = '9MiB'\n[queue]\nretry_jitter = 0\nexpire_after = '2d'\n\
+         delay_notice = '0s'\ndead_letters_keep = '1d'\ndead_letters_max = 7\ndefault_target = 'c'\n\
+         next_hop_timeout = '7s'\n\
+         [[domain]]\nname = 'a.org'\ntarget = ['a', 'b']\ndurability = 'memory'\npriority = 'low'\n\
+         [[route]]\nrecipient = '*\"@a.org'\ntarget = 'c'\ndurability = 'next-hop'\npriority = 'high'\n\
+         [[route]]\nrecipient = ['a@b', 'c@d']\ntarget = 'a'\n\
+         [[target]]\nname = 'a'\nkind = 'file'\npath = 'ä \"'\n\
+         [[target]]\nname = 'b'\nkind = 'lmtp'\nhosts = ['unix:/run/a', '[::1] weight=0']\ntls = 'off'\n\
+         [[target]]\nname = 'c'\nkind = 'smtp'\nhosts = ['c:26 weight=9']\ntls = 'verified'\ntls_ca = 'a'\n\
+         tls_name = 'b'\ntls_cert = 'c'\ntls_key = 'd'\nmessages_per_connection = 5\nidle_timeout = '0s'\n\
+         connect_timeout = '1s'\ncommand_timeout = '2s'\ndata_timeout = '3s'\nconcurrency = 4\nrate = 5\n\
+         breaker_failures = 0\nbreaker_pause = '6s'\nbreaker_pause_max = '7s'\n\
+         [[target]]\nname = 'd'\nkind = 'webhook'\nurl = 'https://d/?a=b'\nformat = 'multipart'\nsecret_file = 's'\n\
+         ca = 'a'\ncert = 'b'\nkey = 'c'\ntimeout = '8s'\nheaders = { b = 'secret \"', 'a.c' = '' }\n";
+
+    #[test]
+    fn what_delivers_reads_back() {
+        check(ROUTES);
+        check("[[target]]\nname = 'local'\nkind = 'webhook'\nurl = 'http://a'");
+    }
+
+    #[test]
+    fn what_may_be_a_secret_is_not_shown() {
+        let rendered = Config::parse("f", ROUTES).expect("the text has no fault").render();
+        assert!(rendered.contains("headers = { b = \"***\", \"a.c\" = \"***\" }"), "{rendered}");
+        assert!(!rendered.contains("secret \\\""), "{rendered}");
+        assert!(Config::parse("rendered", &rendered).is_ok(), "{rendered}");
     }
 }

@@ -1,6 +1,14 @@
 //! What holds for the whole file: the reference, the shipped files and the reader name the same keys.
 
-use crate::{Config, keys::Change, keys::Section, markdown, parse::parse, reference::SECTIONS};
+use crate::{
+    Config, HopTls, TargetKind,
+    keys::{Change, Key, Section},
+    markdown,
+    parse::parse,
+    reference::SECTIONS,
+    sections::target,
+};
+use ringpost_base::Priority;
 use std::collections::BTreeSet;
 use toml_edit::{Document, Item, TableLike};
 
@@ -10,6 +18,8 @@ const MANY_CORES: &str = include_str!("../../../config/examples/many-cores.toml"
 const INTERNET: &str = include_str!("../../../config/examples/internet.toml");
 const BEHIND_HAPROXY: &str = include_str!("../../../config/examples/behind-haproxy.toml");
 const LMTP: &str = include_str!("../../../config/examples/lmtp.toml");
+const DOVECOT: &str = include_str!("../../../config/examples/dovecot.toml");
+const RELAY: &str = include_str!("../../../config/examples/relay.toml");
 const PAGE: &str = include_str!("../../../docs/config.md");
 
 /// Reads a text and compares its errors, one line each.
@@ -36,7 +46,8 @@ fn written(text: &str) -> BTreeSet<String> {
     fn walk(path: &str, items: &dyn TableLike, paths: &mut BTreeSet<String>) {
         for (name, item) in items.iter() {
             let path = crate::keys::join(path, name);
-            if let Some(table) = item.as_table_like() {
+            // The keys in it are the writer's own.
+            if let Some(table) = item.as_table_like().filter(|_| path != "target.headers") {
                 walk(&path, table, paths);
             }
             if let Item::ArrayOfTables(tables) = item {
@@ -101,9 +112,9 @@ fn every_key_that_is_described_is_rendered() {
 
 /// Tables of which there are none by default, and the other form of a key.
 fn is_only_in_examples(path: &str) -> bool {
-    ["cores.override", "tls.certificates.", "bans.rule", "screen.list", "domain.recipients."]
-        .iter()
-        .any(|table| path.starts_with(table))
+    let elsewhere = |key: &Key| path == target::TARGET.path_of(key.name) && !key.is_of("maildir");
+    let tables = ["cores.override", "tls.certificates.", "bans.rule", "screen.list", "domain.recipients.", "route"];
+    tables.iter().any(|table| path.starts_with(table)) || target::TARGET.keys.iter().any(elsewhere)
 }
 
 /// A text in which only this key is given, with its default, and what its table requires beside it.
@@ -122,7 +133,8 @@ fn with_default(section: &Section, name: &str, default: &str) -> String {
 fn documented_defaults_are_the_defaults() {
     let own = |section: &&&Section| !is_only_in_examples(&section.path_of(""));
     for section in SECTIONS.iter().filter(own) {
-        for key in section.keys.iter().filter(|key| !key.is_table()) {
+        let own = |key: &&Key| !key.is_table() && !is_only_in_examples(&section.path_of(key.name));
+        for key in section.keys.iter().filter(own) {
             if let Some(default) = key.default {
                 let text = with_default(section, key.name, default);
                 assert_eq!(good(&text), Config::default(), "{text}");
@@ -143,6 +155,8 @@ fn a_key_left_out_of_a_written_table_has_its_documented_default() {
     for (table, key) in [
         ("[[tls.certificates]]\ncert = 'a'\nkey = 'b'", "ocsp"),
         ("[[screen.list]]\nzone = 'a.example'\nweight = 1", "answers"),
+        ("[[route]]\nrecipient = '*'\ntarget = 'local'", "durability"),
+        ("[[route]]\nrecipient = '*'\ntarget = 'local'", "priority"),
     ] {
         let (path, _) = table.trim_start_matches("[[").split_once("]]").expect(table);
         let section = SECTIONS.iter().find(|section| section.path == path).expect(path);
@@ -151,15 +165,37 @@ fn a_key_left_out_of_a_written_table_has_its_documented_default() {
     }
 }
 
+#[test]
+fn a_key_left_out_of_a_target_has_its_documented_default() {
+    for (kind, required) in [("lmtp", "hosts = ['a']"), ("smtp", "hosts = ['a']"), ("webhook", "url = 'http://a'")] {
+        let table = format!("[[target]]\nname = 'local'\nkind = '{kind}'\n{required}");
+        for key in target::TARGET.keys.iter().filter(|key| key.is_of(kind)) {
+            if let Some(default) = key.default {
+                assert_eq!(good(&table), good(&format!("{table}\n{} = {default}", key.name)), "{kind}: {}", key.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn kinds_of_targets_are_known_by_their_rows() {
+    let kinds = crate::keys::names::<target::KindName>();
+    for key in target::TARGET.keys {
+        let unknown: Vec<_> = key.of.iter().filter(|kind| !kinds.contains(kind)).collect();
+        assert!(unknown.is_empty(), "{}: {unknown:?}", key.name);
+    }
+}
+
 /// What else a key may have, of whatever kind: for each key one of these is not its default.
 const VALUES: &str = "5|150|60|9|256|true|false|'7s'|'7m'|'37d'|'20ms'|'128KiB'|'1MiB'|'9MiB'|'16MiB'|'off'|'all'|'-'|''|\
                       'x'|'repair'|'1.3'|'debug'|'json'|'ask'|'implicit'|'lmtp'|'error'|'a.example'|'{address}'|\
-                      'inet a b c'|'10.9.8.7:66'|['10.9.8.7:66']|['10.9.8.7']|['127.0.0.2']|[]";
+                      'inet a b c'|'10.9.8.7:66'|['10.9.8.7:66']|['10.9.8.7']|['127.0.0.2']|[]|0|'archive'|'memory'|\
+                      'high'|['*@a.example']|'https://a.example/'|'multipart'|{ a = 'b' }";
 
 #[test]
 fn a_change_of_a_key_takes_effect_when_its_row_says() {
     let base = good(&with_examples(SHIPPED));
-    let text = base.render();
+    let text = base.render_in_full();
     let lines: Vec<&str> = text.lines().collect();
     let mut changed = BTreeSet::new();
     let mut table = "";
@@ -187,9 +223,8 @@ fn a_change_of_a_key_takes_effect_when_its_row_says() {
         .collect();
     let missed: Vec<_> =
         described().into_iter().filter(|path| !changed.contains(path) && !tables.contains(path)).collect();
-    // These can't change alone: domain and target name each other, recipients are a file here, a target that discards has
-    // no path, and authorities need certificates.
-    let together = ["domain.recipients", "domain.target", "target.kind", "target.name", "tls.client_certificates"];
+    // These can't change alone: recipients are a file here, and authorities need certificates.
+    let together = ["domain.recipients", "tls.client_certificates"];
     assert_eq!(missed, together);
 }
 
@@ -275,6 +310,32 @@ fn the_example_of_lmtp() {
 }
 
 #[test]
+fn the_example_of_dovecot() {
+    let config = good(DOVECOT);
+    let TargetKind::Lmtp(hop) = &config.targets[0].kind else { panic!("{:?}", config.targets) };
+    assert_eq!(hop.hosts[0].to_string(), "unix:/run/dovecot/lmtp");
+    assert!(config.routing.default_target.is_some(), "reports are sent");
+    assert_eq!(good(&config.render()), config);
+}
+
+#[test]
+fn the_example_of_a_relay() {
+    let config = good(RELAY);
+    let target = |name: &str| config.targets.iter().find(|target| target.name == name).expect(name);
+    let routing = &config.routing;
+    assert!(routing.domains.iter().any(|route| route.targets.len() > 1), "an archive gets a copy");
+    for name in routing.domains.iter().map(|route| &route.targets[0]) {
+        let TargetKind::Smtp(hop) = &target(name).kind else { panic!("{name} is a next hop") };
+        assert!(hop.tls == HopTls::Verified && hop.hosts.len() > 1);
+    }
+    let out = routing.default_target.as_deref().expect("reports are sent");
+    assert!(!target(out).kind.is_local());
+    let priorities: BTreeSet<_> = routing.patterns.iter().map(|route| route.priority).collect();
+    assert!(priorities.contains(&Priority::High) && priorities.contains(&Priority::Low));
+    assert_eq!(good(&config.render()), config);
+}
+
+#[test]
 fn every_fault_of_a_file_is_reported_at_once() {
     check(
         "hostname = 'x'\nlistener = 5\n[sever]\n[log]\nlevle = 'info'\n[limits]\nrecipients = 1\nrecipient = 1\n\
@@ -288,7 +349,7 @@ fn every_fault_of_a_file_is_reported_at_once() {
              100",
             "f:8:1: limits.recipient: unknown key; did you mean \"recipients\"?",
             "f:9:2: unheard_of: unknown key; the file takes server, cores, listener, tls, dns, limits, smtp, bans, \
-             screen, greylist, spool, queue, domain, target, explain, admin, log",
+             screen, greylist, spool, queue, domain, route, target, explain, admin, log",
             "f:11:1: tls.certificates: found a table, wants an array of tables, written [[tls.certificates]]",
         ],
     );
@@ -322,7 +383,7 @@ fn no_text_of_the_file_reaches_a_terminal_as_it_is() {
         "\"\\u001b[31m\" = 1\nserver.hostname = \"\\u001b\"",
         &[
             "f:1:1: \"\\u{1b}[31m\": unknown key; the file takes server, cores, listener, tls, dns, limits, smtp, bans, \
-         screen, greylist, spool, queue, domain, target, explain, admin, log",
+         screen, greylist, spool, queue, domain, route, target, explain, admin, log",
             "f:2:19: server.hostname: \"\\u{1b}\" is not a host name: it has a character that is not a letter, a \
          digit, \"-\" or \".\"",
         ],

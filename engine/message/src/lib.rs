@@ -1,7 +1,8 @@
 //! The envelope, the trace header, the header walk.
 //!
 //! What a message is on its way through ringpost: an [`Envelope`] (who, to whom, when, from where) and its bytes. The
-//! bytes are never changed; a trace header is put in front of them.
+//! bytes are never changed; a trace header is put in front of them. What becomes of it is told to its sender in a
+//! [`Report`](report::Report), which is a message of its own.
 //!
 //! ```
 //! use ringpost_message::Headers;
@@ -11,6 +12,7 @@
 
 mod envelope;
 mod headers;
+pub mod report;
 mod reports;
 mod trace;
 

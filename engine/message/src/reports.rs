@@ -21,6 +21,9 @@ impl Notify {
     const DELAY: u8 = 8;
     pub(crate) const ALL: u8 = Self::NEVER | Self::SUCCESS | Self::FAILURE | Self::DELAY;
 
+    /// What is said of a report, which is not reported on (RFC 3461 section 6.1).
+    pub(crate) const OF_REPORTS: Self = Self(Self::NEVER);
+
     /// Reads bits; never excludes the others.
     pub fn from_bits(bits: u8) -> Option<Self> {
         let holds = bits & !Self::ALL == 0 && (bits & Self::NEVER == 0 || bits == Self::NEVER);

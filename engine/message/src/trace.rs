@@ -116,7 +116,7 @@ impl std::fmt::Display for Clean<'_> {
 }
 
 /// A date-time of RFC 5322 section 3.3, in UTC.
-struct Date(Timestamp);
+pub(crate) struct Date(pub(crate) Timestamp);
 
 impl std::fmt::Display for Date {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -10,7 +10,7 @@
 //! use ringpost_smtp::{Mailbox, Path, Rcpt};
 //! use std::collections::HashMap;
 //! let recipients = Recipients::Listed(vec!["ann".into()]);
-//! let domain = Domain { name: "example.com".into(), recipients, target: "local".into(), ..Domain::default() };
+//! let domain = Domain { name: "example.com".into(), recipients, ..Domain::default() };
 //! let policy = Policy::new(Options { domains: vec![domain], ..Options::default() }, &HashMap::new()).unwrap();
 //! let ask = |text| policy.recipient(&Rcpt::new(Path::Mailbox(Mailbox::parse(text).unwrap())), false);
 //! assert_eq!(&*ask("Ann+news@Example.com").unwrap().addresses[0], "Ann+news@Example.com");
@@ -232,6 +232,19 @@ impl Policy {
         }
         let user = without_detail(local, home.separator());
         (user != local).then(|| format!("{user}@{domain}").into())
+    }
+
+    /// Where mail of this server's own to an address goes: to these mailboxes; nothing, if nobody of that name exists; and to
+    /// the address itself where its domain is none of ours.
+    pub fn reach(&self, address: &str) -> Vec<Box<str>> {
+        let own = address.rsplit_once('@').and_then(|(local, domain)| Some((local, domain, self.domains.home(domain)?)));
+        let Some((local, domain, home)) = own else { return vec![address.into()] };
+        let local = plain(local);
+        match home.find(&local) {
+            Some(found) if found.how == Match::Alias => self.domains.expand(home, found.targets),
+            Some(_) => vec![format!("{local}@{domain}").into()],
+            None => Vec::new(),
+        }
     }
 
     /// Whether a whole message is taken.

@@ -29,19 +29,11 @@ pub struct Domain {
     pub subaddress: Option<char>,
     /// Whether mail for it is taken over TLS only.
     pub tls_required: bool,
-    /// The name of the target that its mail goes to.
-    pub target: String,
 }
 
 impl Default for Domain {
     fn default() -> Self {
-        Self {
-            name: String::new(),
-            recipients: Recipients::Any,
-            subaddress: Some('+'),
-            tls_required: false,
-            target: String::new(),
-        }
+        Self { name: String::new(), recipients: Recipients::Any, subaddress: Some('+'), tls_required: false }
     }
 }
 

@@ -11,7 +11,7 @@ const STAFF: &str = "alice\n\"john doe\"\nsales-*\n\
     help: info, carol+help@any.example\nhidden: bob@secret.example\npostmaster: alice\n";
 
 fn domain(name: &str, recipients: Recipients) -> Domain {
-    Domain { name: name.into(), recipients, target: "local".into(), ..Domain::default() }
+    Domain { name: name.into(), recipients, ..Domain::default() }
 }
 
 fn options() -> Options {

@@ -33,6 +33,7 @@ mod machine;
 mod options;
 pub mod proxy;
 mod reply;
+pub mod sender;
 mod session;
 mod verbs;
 

@@ -257,6 +257,8 @@ table! {
     INTERNAL = 421 "4.3.0" "internal error, closing connection";
     STORAGE_FAILED = 451 "4.3.0" "message could not be stored, try again later";
     STORAGE_FULL = 452 "4.3.1" "not enough storage, try again later";
+    NEXT_HOP_UNAVAILABLE = 451 "4.4.1" "the next hop did not take the message, try again later";
+    NEXT_HOP_REFUSED = 554 "5.3.0" "the next hop refused the message";
     BUSY = 452 "4.3.2" "too many messages at once, try again later";
     BUSY_MEMORY = 452 "4.3.2" "messages take too much memory, try again later";
     TOO_MANY_RECIPIENTS = 452 "4.5.3" "too many recipients of one message, send the rest in another: limits.recipients";

@@ -1,178 +1,251 @@
 //! Recovery: from the bytes of the segments to the messages that are acknowledged and not settled.
 //!
 //! The caller gives every segment's first block, asks for the order, and then gives every segment's bytes in it. At the end
-//! of the log a torn record is expected: nothing behind it was acknowledged. A bad record with good ones behind it is
-//! damage; it is counted and reported, and reading goes on at the next good one, so a bad record loses no more than itself.
+//! of the log a torn record is expected: nothing behind it was acknowledged. A bad record with good ones behind it, or
+//! before the end that the next segment's header tells, is damage; it is counted and reported, and reading goes on at the
+//! next good one, so a bad record loses no more than itself.
+//!
+//! What is read of a message is what the caller makes of its envelope: so a million envelopes need not be held.
 
-use crate::log::{Location, Slot, Spool};
-use crate::record::{self, BodyFile, Content, Kind};
-use crate::{BLOCK, Options};
-use memchr::memmem;
+use crate::index::{Flags, Index, Node, Place};
+use crate::inspect::{Step, walk};
+use crate::log::Spare;
+use crate::operation::{Location, Slot};
+use crate::record::{self, Elsewhere, Kind, Raw};
+use crate::segment::Segment;
+use crate::{BLOCK, Options, SegmentHeader, Spool, UnknownVersion};
 use ringpost_base::{Entropy, SpoolId};
 use std::collections::{BTreeMap, HashMap};
 
-const SEGMENT_MAGIC: [u8; 8] = *b"RPSPOOL\x01";
-/// Octets of the header that are used: within one sector, so that it is written whole or not at all.
-const HEADER_USED: usize = 44;
-const _: () = assert!(HEADER_USED <= 512);
-
-/// The first block of a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SegmentHeader {
-    /// The segment's place in the log; grows each time a segment is made or reused.
-    pub sequence: u64,
-    /// The oldest segment that was part of the log when this one was begun. Older ones are not to be read.
-    pub head: u64,
-    /// What every record of this segment carries.
-    pub key: u64,
-    /// Length of the segment file.
-    pub size: u64,
-}
-
-impl SegmentHeader {
-    pub(crate) fn block(&self) -> Vec<u8> {
-        let mut block = Vec::with_capacity(BLOCK);
-        block.extend_from_slice(&SEGMENT_MAGIC);
-        for number in [self.sequence, self.head, self.key, self.size] {
-            block.extend_from_slice(&number.to_le_bytes());
-        }
-        let crc = crc32c::crc32c(&block);
-        block.extend_from_slice(&crc.to_le_bytes());
-        debug_assert_eq!(block.len(), HEADER_USED);
-        block.resize(BLOCK, 0);
-        block
-    }
-
-    /// Reads a segment's first block; nothing if it holds no header, as in a segment never used.
-    pub fn parse(block: &[u8]) -> Option<Self> {
-        let used = block.get(..HEADER_USED)?;
-        let crc = u32::from_le_bytes(used[HEADER_USED - 4..].try_into().ok()?);
-        if used[..8] != SEGMENT_MAGIC || crc != crc32c::crc32c(&used[..HEADER_USED - 4]) {
-            return None;
-        }
-        let number = |at: usize| used[at..at + 8].try_into().map(u64::from_le_bytes).ok();
-        Some(Self { sequence: number(8)?, head: number(16)?, key: number(24)?, size: number(32)? })
-    }
-}
-
-/// The next whole and true record at `from` or behind it, and where it begins.
-fn next_record(bytes: &[u8], from: usize, key: u64) -> Option<(usize, record::Raw<'_>)> {
-    let rest = bytes.get(from..)?;
-    memmem::find_iter(rest, &record::MAGIC).find_map(|at| record::parse(&rest[at..], key).map(|raw| (from + at, raw)))
-}
-
 /// A message found alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recovered {
+pub struct Recovered<D> {
     /// The message's id.
     pub id: SpoolId,
-    /// The stored envelope.
-    pub envelope: Box<[u8]>,
+    /// What the caller made of its envelope.
+    pub digest: D,
     /// Length of the message in bytes.
     pub size: u64,
-    /// Its body file, if it has one.
-    pub body_file: Option<BodyFile>,
-    /// Numbers of the recipients that are done.
-    pub done: Vec<u32>,
+    /// Whether it has a body file.
+    pub has_body_file: bool,
+    /// What the queue last noted about it; empty for nothing.
+    pub state: Box<[u8]>,
+    /// Where nothing was noted since the log was of format 1: numbers of the recipients that are done.
+    pub legacy_done: Vec<u32>,
 }
 
-/// A place in the log, before its end, that failed its checksum.
+/// A place in the log that failed its checksum although it was synced once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Damage {
     /// The segment file.
     pub slot: Slot,
-    /// The offset in it, in bytes.
+    /// The offset in it, in bytes. At 0 it is the header: the file is left alone, neither read nor used again.
     pub offset: u64,
+    /// How many bytes are no record.
+    pub len: u64,
 }
 
-struct Found {
-    recovered: Recovered,
-    location: Location,
+/// A message in a segment of which only those count that a younger one refers to.
+struct LetGo<D> {
+    place: Place,
+    size: u64,
+    flags: Flags,
+    digest: D,
 }
 
 /// Reads a log back.
-#[derive(Default)]
-pub struct Recovery {
-    segments: BTreeMap<u64, (Slot, SegmentHeader)>,
+pub struct Recovery<D> {
+    headers: BTreeMap<u64, (Slot, SegmentHeader)>,
     unused: Vec<Slot>,
-    found: HashMap<SpoolId, Found>,
-    damage: Vec<Damage>,
+    next_slot: u32,
     next_sequence: u64,
+    /// Segments before it are in the log only for the messages that younger ones refer to.
+    head: u64,
+    index: Index,
+    /// By the handle of the message.
+    digests: Vec<Option<D>>,
+    let_go: HashMap<SpoolId, LetGo<D>>,
+    damage: Vec<Damage>,
 }
 
-impl Recovery {
+impl<D> Default for Recovery<D> {
+    fn default() -> Self {
+        Self {
+            headers: BTreeMap::new(),
+            unused: Vec::new(),
+            next_slot: 0,
+            next_sequence: 1,
+            head: 0,
+            // Ids of a log are not chosen by strangers: the seed of its table need not be a secret.
+            index: Index::new(0),
+            digests: Vec::new(),
+            let_go: HashMap::new(),
+            damage: Vec::new(),
+        }
+    }
+}
+
+impl<D> Recovery<D> {
     /// A recovery that has seen nothing.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes the first block of a segment file.
-    pub fn header(&mut self, slot: Slot, block: &[u8]) {
-        match SegmentHeader::parse(block) {
-            Some(header) => {
-                self.next_sequence = self.next_sequence.max(header.sequence + 1);
-                if let Some((older, _)) = self.segments.insert(header.sequence, (slot, header)) {
-                    self.unused.push(older);
-                }
-            }
-            None => self.unused.push(slot),
+    /// Takes the first block of a segment file. A segment that a newer program wrote is an error: what it holds would
+    /// be overwritten otherwise.
+    pub fn header(&mut self, slot: Slot, block: &[u8]) -> Result<(), UnknownVersion> {
+        if let Some(version) = SegmentHeader::unknown_version(block) {
+            return Err(UnknownVersion { slot, version });
         }
+        self.next_slot = self.next_slot.max(slot.0.saturating_add(1));
+        match SegmentHeader::parse(block) {
+            Some(header) if !self.headers.contains_key(&header.sequence) => {
+                self.next_sequence = self.next_sequence.max(header.sequence + 1);
+                self.headers.insert(header.sequence, (slot, header));
+            }
+            None if block.iter().all(|byte| *byte == 0) => self.unused.push(slot),
+            _ => self.damage.push(Damage { slot, offset: 0, len: BLOCK as u64 }),
+        }
+        Ok(())
     }
 
-    /// The segments to read, in order. Those the log had already let go are left out.
+    /// The segments to read, in order, once all headers are taken. Those the log had already let go are left out.
     pub fn order(&mut self) -> Vec<(Slot, SegmentHeader)> {
-        let head = self.segments.values().map(|(_, header)| header.head).max().unwrap_or(0);
-        let kept = self.segments.split_off(&head);
-        self.unused.extend(std::mem::replace(&mut self.segments, kept).into_values().map(|(slot, _)| slot));
-        self.segments.values().copied().collect()
+        if let Some((_, (_, newest))) = self.headers.last_key_value() {
+            let newest = *newest;
+            self.head = newest.head;
+            let let_go = self.headers.extract_if(.., |sequence, _| !newest.needs(*sequence));
+            self.unused.extend(let_go.map(|(_, (slot, _))| slot));
+        }
+        for (sequence, (slot, header)) in &self.headers {
+            let segment = Segment::new(*sequence, header.key, header.size);
+            if self.index.segments.get(*slot).is_some() {
+                continue;
+            }
+            if *sequence < self.head {
+                self.index.segments.begin_pinned(*slot, segment);
+            } else {
+                self.index.segments.begin(*slot, segment);
+            }
+        }
+        self.headers.values().copied().collect()
     }
 
-    /// The segment files that hold nothing of the log. Those taken here are forgotten: the caller removes them.
+    /// The segment files that hold nothing of the log. Those taken here are forgotten: the caller removes them, after it has
+    /// synced the last file of [`Recovery::order`], whose header is what says that they are not needed.
     pub fn take_unused(&mut self) -> Vec<Slot> {
         std::mem::take(&mut self.unused)
     }
 
-    /// Takes the bytes of a segment, whole, in the order given.
-    pub fn segment(&mut self, slot: Slot, header: &SegmentHeader, bytes: &[u8]) {
-        let mut at = BLOCK;
-        // Records stand behind one another, batches at the next block: whatever is between is zeros, or damage.
-        while let Some((start, raw)) = next_record(bytes, at, header.key) {
-            if bytes[at..start].iter().any(|byte| *byte != 0) {
-                self.damage.push(Damage { slot, offset: at as u64 });
+    /// Sequences of segments that are part of the log and of which there is no file.
+    pub fn missing(&self) -> Vec<u64> {
+        let previous = self.headers.values().map(|(_, header)| header.previous);
+        previous.filter(|previous| *previous >= self.head.max(1) && !self.headers.contains_key(previous)).collect()
+    }
+
+    /// Takes the bytes of a segment, whole, in the order given. `digest` is shown each envelope, also of messages that turn
+    /// out to be settled.
+    pub fn segment(
+        &mut self,
+        slot: Slot,
+        header: &SegmentHeader,
+        bytes: &[u8],
+        digest: &mut dyn FnMut(SpoolId, &[u8]) -> D,
+    ) {
+        let next = self.headers.range(header.sequence + 1..).next().map(|(_, (_, next))| next);
+        let sealed = next.filter(|next| next.previous == header.sequence).map_or(0, |next| next.previous_end);
+        let mut damage = Vec::new();
+        let end = walk(header, bytes, sealed, &mut |step| match step {
+            Step::Record { at, raw } => self.take(slot, header, at, &raw, digest),
+            Step::Damage { offset, len } => damage.push(Damage { slot, offset, len }),
+            Step::TornTail { .. } => {}
+        });
+        if let Some(segment) = self.index.segments.get_mut(slot) {
+            segment.end = end;
+        }
+        self.damage.extend(damage);
+    }
+
+    fn take(
+        &mut self,
+        slot: Slot,
+        header: &SegmentHeader,
+        at: usize,
+        raw: &Raw<'_>,
+        digest: &mut dyn FnMut(SpoolId, &[u8]) -> D,
+    ) {
+        let place = Place { slot, offset: at as u32, len: raw.len() as u32 };
+        match raw.kind {
+            Kind::Settled => self.forget(raw.id),
+            Kind::Progress | Kind::State => {
+                if let Some(handle) = self.index.find(raw.id) {
+                    self.index.node_mut(handle).set_state(raw.payload, raw.kind == Kind::Progress);
+                }
             }
-            self.take(slot, header, start, &raw);
-            at = start + raw.len();
+            Kind::Elsewhere => self.refer(header.version, raw, place),
+            Kind::Message | Kind::MessageFile => {
+                let Some(message) = record::message_of(raw) else { return };
+                let flags = Flags::default().with(Flags::BODY_FILE, raw.kind == Kind::MessageFile);
+                let (size, digest) = (message.content.size(), digest(raw.id, message.envelope));
+                if header.sequence < self.head {
+                    self.let_go.insert(raw.id, LetGo { place, size, flags, digest });
+                } else {
+                    let handle = self.enter(raw.id, size, flags, digest);
+                    self.index.settle_at(handle, place, None);
+                    self.attach(handle, header.version, raw);
+                }
+            }
         }
     }
 
-    fn take(&mut self, slot: Slot, header: &SegmentHeader, at: usize, raw: &record::Raw<'_>) {
-        match raw.kind {
-            Kind::Settled => {
-                self.found.remove(&raw.id);
-            }
-            Kind::Progress => {
-                if let Some(found) = self.found.get_mut(&raw.id) {
-                    found.recovered.done = record::progress_of(raw.payload);
-                }
-            }
-            Kind::Message | Kind::MessageFile => {
-                let Some(message) = record::message_of(raw) else { return };
-                let (size, body_file) = match message.content {
-                    Content::Inline(bytes) => (bytes.len() as u64, None),
-                    Content::File(file) => (file.len, Some(file)),
-                };
-                let location = Location {
-                    slot,
-                    sequence: header.sequence,
-                    key: header.key,
-                    offset: at as u64,
-                    len: raw.len() as u32,
-                };
-                let done = self.found.remove(&raw.id).map(|older| older.recovered.done).unwrap_or_default();
-                let recovered = Recovered { id: raw.id, envelope: message.envelope.into(), size, body_file, done };
-                self.found.insert(raw.id, Found { recovered, location });
-            }
+    /// The handle of a message that is alive. If it was known before, this is a copy.
+    fn enter(&mut self, id: SpoolId, size: u64, flags: Flags, digest: D) -> u32 {
+        let handle = self.index.find(id).unwrap_or_else(|| self.index.insert(Node::new(id, size, None, flags)));
+        self.index.node_mut(handle).size = size;
+        self.keep(handle, digest);
+        handle
+    }
+
+    /// The state of a message is the one that its newest copy carries, or none: what was noted before the copy goes with the
+    /// segment it stands in. In format 1 it was carried by a record behind the copy.
+    fn attach(&mut self, handle: u32, version: u8, raw: &Raw<'_>) {
+        let (state, legacy) = raw.attached.map_or((&[][..], false), |attached| (attached.state, attached.legacy));
+        if version > 1 {
+            self.index.node_mut(handle).set_state(state, legacy);
         }
+    }
+
+    fn keep(&mut self, handle: u32, digest: D) {
+        let handle = handle as usize;
+        if self.digests.len() <= handle {
+            self.digests.resize_with(handle + 1, || None);
+        }
+        self.digests[handle] = Some(digest);
+    }
+
+    fn forget(&mut self, id: SpoolId) {
+        self.let_go.remove(&id);
+        if let Some(handle) = self.index.find(id) {
+            self.index.remove(handle);
+            self.digests[handle as usize] = None;
+        }
+    }
+
+    /// A message stands where this record says, and this record stands for it in the order of the log. Where its
+    /// segment is gone, or what stands there is not the message, it was settled, or it is damaged and told so.
+    fn refer(&mut self, version: u8, raw: &Raw<'_>, place: Place) {
+        let Some(elsewhere) = Elsewhere::parse(raw.payload) else { return };
+        let Some((slot, _)) = self.headers.get(&elsewhere.sequence) else { return };
+        let bytes = Place { slot: *slot, offset: elsewhere.offset, len: elsewhere.len };
+        let handle = match self.index.find(raw.id) {
+            Some(handle) => handle,
+            None => {
+                let Some(found) = self.let_go.remove(&raw.id).filter(|found| found.place == bytes) else { return };
+                self.enter(raw.id, found.size, found.flags, found.digest)
+            }
+        };
+        self.index.settle_at(handle, place, Some(bytes));
+        self.attach(handle, version, raw);
     }
 
     /// The places that were damaged.
@@ -180,62 +253,42 @@ impl Recovery {
         &self.damage
     }
 
+    /// How many messages were found so far that are not settled so far.
+    pub fn found(&self) -> usize {
+        self.index.live()
+    }
+
     /// Where a message found so far lies.
     pub fn locate(&self, id: SpoolId) -> Option<Location> {
-        self.found.get(&id).map(|found| found.location)
+        self.index.locate(self.index.find(id)?)
     }
 
     /// The log as it stands, and the messages alive in it, oldest first.
-    pub fn finish(self, options: Options, entropy: Entropy) -> (Spool, Vec<Recovered>) {
-        let mut spool = Spool::new(options, entropy);
-        spool.resume(self.next_sequence, &self.segments, self.unused);
-        let mut live = Vec::with_capacity(self.found.len());
-        for (id, Found { recovered, location }) in self.found {
-            spool.resume_message(id, location, recovered.done.clone());
-            live.push(recovered);
+    pub fn finish(mut self, options: Options, entropy: Entropy) -> (Spool, Vec<Recovered<D>>) {
+        let mut handles: Vec<(SpoolId, u32)> =
+            self.index.handles().map(|handle| (self.index.node(handle).id(), handle)).collect();
+        handles.sort_unstable();
+        let mut live = Vec::with_capacity(handles.len());
+        for (id, handle) in handles {
+            let node = self.index.node(handle);
+            let Some(digest) = self.digests[handle as usize].take() else { continue };
+            let state = node.state.clone().unwrap_or_default();
+            let (legacy_done, state) = if node.flags.has(Flags::LEGACY) {
+                (record::progress_of(&state), Box::default())
+            } else {
+                (Vec::new(), state)
+            };
+            let (size, has_body_file) = (node.size, node.flags.has(Flags::BODY_FILE));
+            live.push(Recovered { id, digest, size, has_body_file, state, legacy_done });
         }
+        let mut spool = Spool::over(self.index, options, entropy);
+        spool.next_sequence = self.next_sequence;
+        spool.next_slot = self.next_slot;
+        spool.durable_head = self.head;
+        spool.free = self.unused.into_iter().map(|slot| Spare { slot, sequence: 0 }).collect();
+        let pinned: Vec<Slot> = self.headers.range(..self.head).map(|(_, (slot, _))| *slot).collect();
+        pinned.into_iter().for_each(|slot| spool.unpin(slot));
         spool.free_dead();
-        live.sort_unstable_by_key(|recovered| recovered.id);
         (spool, live)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HEADER: SegmentHeader = SegmentHeader { sequence: 1, head: 1, key: 77, size: 0 };
-
-    /// A segment of messages of so many bytes, packed as one batch, and where each begins.
-    fn segment(sizes: &[usize]) -> (Vec<u8>, Vec<usize>) {
-        let (mut bytes, mut starts) = (HEADER.block(), Vec::new());
-        for (number, size) in sizes.iter().enumerate() {
-            let start = bytes.len();
-            let id = SpoolId::from_bytes([number as u8 + 1; 16]);
-            record::append(Kind::Message, id, &[&0u32.to_le_bytes(), &vec![b'x'; *size]], &mut bytes);
-            record::seal(&mut bytes[start..], HEADER.key);
-            starts.push(start);
-        }
-        bytes.resize(bytes.len().next_multiple_of(BLOCK), 0);
-        (bytes, starts)
-    }
-
-    #[test]
-    fn a_damaged_record_loses_no_more_than_itself() {
-        let (mut bytes, starts) = segment(&[100, 5000, 30, 40]);
-        bytes[starts[1] + 50] ^= 1;
-        let mut recovery = Recovery::new();
-        recovery.segment(Slot(3), &HEADER, &bytes);
-        assert_eq!(recovery.damage(), [Damage { slot: Slot(3), offset: starts[1] as u64 }]);
-        assert_eq!(recovery.found.len(), 3);
-    }
-
-    #[test]
-    fn a_torn_end_is_no_damage() {
-        let (mut bytes, starts) = segment(&[100, 200]);
-        bytes[starts[1] + 100..].fill(0xee);
-        let mut recovery = Recovery::new();
-        recovery.segment(Slot(0), &HEADER, &bytes);
-        assert_eq!((recovery.damage().len(), recovery.found.len()), (0, 1));
     }
 }

@@ -7,7 +7,20 @@
 //! Within a version fields are added, and none is renamed, retyped or taken away; who reads ignores fields that it does
 //! not know. Whatever breaks that is another version, at other paths.
 
-use ringpost_base::{Network, ParseSpanError, Span, Timestamp};
+mod filter;
+mod queue;
+
+pub use filter::{
+    AddressFilter, PAGE_DEFAULT, PAGE_MAX, ParseAddressFilterError, ParseStateError, QueueFilter, QueueQuery,
+    QueueState,
+};
+pub use queue::{
+    DAMAGED_MAX, DamagedView, EnvelopeView, IDS_MAX, LegView, MessageRow, MessageView, QueueCursor, QueueOrder,
+    QueueOrdered, QueuePage, QueueStatus, QueueVerb, QueueVerification, ReasonView, RecipientTarget, RecipientView,
+    TargetStatus,
+};
+
+use ringpost_base::{Network, ParseIdError, Span, SpoolId, Timestamp};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -60,6 +73,15 @@ pub struct ShardStatus {
     pub queue: u64,
     /// Of these, messages that wait for a later attempt.
     pub queue_deferred: u64,
+    /// Of these, messages that an operator holds.
+    #[serde(default)]
+    pub queue_held: u64,
+    /// Of these, messages that could neither be delivered nor reported.
+    #[serde(default)]
+    pub queue_dead: u64,
+    /// Targets that are left alone for a while, of those that this shard keeps count of.
+    #[serde(default)]
+    pub breakers_open: u64,
     /// Bytes of accepted messages not yet settled.
     pub backlog_bytes: u64,
     /// Messages answered 250.
@@ -244,6 +266,42 @@ impl<'de> Deserialize<'de> for Moment {
     }
 }
 
+/// A message's id, as the 26 characters that it is printed in everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId(pub SpoolId);
+
+impl From<SpoolId> for MessageId {
+    fn from(id: SpoolId) -> Self {
+        Self(id)
+    }
+}
+
+impl Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for MessageId {
+    type Err = ParseIdError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIdError> {
+        text.parse().map(Self)
+    }
+}
+
+impl Serialize for MessageId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        text::serialize(self, serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for MessageId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::deserialize(deserializer)
+    }
+}
+
 /// A value that goes as the text that people write.
 mod text {
     use super::*;
@@ -266,17 +324,21 @@ mod text {
 mod text_or_nothing {
     use super::*;
 
-    pub(super) fn serialize<S: Serializer>(value: &Option<Span>, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<T: Display, S: Serializer>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
         match value {
-            Some(span) => serializer.collect_str(span),
+            Some(value) => serializer.collect_str(value),
             None => serializer.serialize_none(),
         }
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Span>, D::Error> {
+    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
         let Some(text) = Option::<String>::deserialize(deserializer)? else {
             return Ok(None);
         };
-        text.parse().map(Some).map_err(|error: ParseSpanError| de::Error::custom(format_args!("{text:?}: {error}")))
+        text.parse().map(Some).map_err(|error| de::Error::custom(format_args!("{text:?}: {error}")))
     }
 }

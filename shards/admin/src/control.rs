@@ -4,15 +4,20 @@
 //! also when the client has gone away or waited too long; so a future must not block the thread, and should end by itself
 //! within seconds.
 
-use crate::api::{BanAdd, BanView, Explanation, Reloaded};
-use ringpost_base::Network;
+use crate::api::{
+    BanAdd, BanView, Explanation, MessageView, QueueOrder, QueueOrdered, QueuePage, QueueQuery, QueueStatus,
+    QueueVerification, Reloaded,
+};
+use ringpost_base::{Network, SpoolId};
+use std::path::PathBuf;
 use std::pin::Pin;
+use std::sync::Arc;
 
 /// A future that an object behind a trait gives out.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Who carries out what is asked over the admin socket.
-pub trait Control: Send + Sync {
+pub trait Control: QueueControl {
     /// The bans in force.
     fn bans(&self) -> BoxFuture<'_, Result<Vec<BanView>, Refusal>>;
 
@@ -29,6 +34,40 @@ pub trait Control: Send + Sync {
     /// Reads the config file again; done once it is in force on every shard. A file with faults is refused with all of
     /// them, as [`RefusalStatus::Invalid`], and changes nothing.
     fn reload(&self) -> BoxFuture<'_, Result<Reloaded, Refusal>>;
+}
+
+/// Who carries out what concerns the queue.
+pub trait QueueControl: Send + Sync {
+    /// The queues of all shards, added up.
+    fn queue_status(&self) -> BoxFuture<'_, Result<QueueStatus, Refusal>>;
+
+    /// Messages that fit. The limit is there, and at most [`PAGE_MAX`](crate::api::PAGE_MAX).
+    fn queue_page(&self, query: QueueQuery) -> BoxFuture<'_, Result<QueuePage, Refusal>>;
+
+    /// All about a message, its header section too if `headers` says so.
+    fn message(&self, id: SpoolId, headers: bool) -> BoxFuture<'_, Result<MessageView, Refusal>>;
+
+    /// The bytes of a message as they are stored.
+    fn message_content(&self, id: SpoolId) -> BoxFuture<'_, Result<MessageContent, Refusal>>;
+
+    /// Does something to messages: to those named, or to a bounded number of those that fit; the answer tells where to go
+    /// on. The order has passed [`QueueOrder::check`].
+    fn order_queue(&self, order: QueueOrder) -> BoxFuture<'_, Result<QueueOrdered, Refusal>>;
+
+    /// Begins to read all stored messages back, unless that is under way; done once it has begun.
+    fn verify_queue(&self) -> BoxFuture<'_, Result<QueueVerification, Refusal>>;
+
+    /// How far that has come.
+    fn queue_verification(&self) -> BoxFuture<'_, Result<QueueVerification, Refusal>>;
+}
+
+/// Where the bytes of a message are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MessageContent {
+    /// Here.
+    Memory(Arc<Vec<u8>>),
+    /// In a file that is theirs alone, and goes when the message is settled.
+    File(PathBuf),
 }
 
 /// Why something was not done, and nothing of it was.

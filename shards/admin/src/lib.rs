@@ -14,6 +14,13 @@
 //! | `DELETE /api/v1/bans/{network}` | socket | the [`api::BanView`] that was |
 //! | `GET /api/v1/explain/{id}` | socket | [`api::Explanation`] |
 //! | `POST /api/v1/reload` | socket | [`api::Reloaded`] |
+//! | `GET /api/v1/queue` | socket | [`api::QueueStatus`] |
+//! | `GET /api/v1/queue/messages` | socket | takes [`api::QueueQuery`], answers [`api::QueuePage`] |
+//! | `GET /api/v1/queue/messages/{id}` | socket | [`api::MessageView`], with the header section for `?headers=true` |
+//! | `GET /api/v1/queue/messages/{id}/message` | socket | the message's bytes |
+//! | `POST /api/v1/queue/orders` | socket | takes [`api::QueueOrder`], answers [`api::QueueOrdered`] |
+//! | `POST /api/v1/queue/verification` | socket | begins; [`api::QueueVerification`] |
+//! | `GET /api/v1/queue/verification` | socket | [`api::QueueVerification`] |
 //!
 //! Invariants: no shard waits for anything here; shards are read through their single-writer blocks and the control board,
 //! and whatever changes the server goes through [`Control`]. Connections, their headers, bodies and time are bounded, and
@@ -24,7 +31,9 @@
 //! otherwise; put a proxy in front to go further), and to answer any other user on the socket.
 //!
 //! ```
-//! use ringpost_admin::{Admin, Options, Refusal, Sources, api, control::{BoxFuture, Control}};
+//! use ringpost_admin::control::{BoxFuture, Control, MessageContent, QueueControl};
+//! use ringpost_admin::{Admin, Options, Refusal, Sources, api};
+//! use ringpost_base::SpoolId;
 //! use std::{sync::Arc, time::Instant};
 //! # struct Nobody;
 //! # impl Nobody {
@@ -38,6 +47,15 @@
 //! #     fn unban(&self, _: ringpost_base::Network) -> BoxFuture<'_, Result<api::BanView, Refusal>> { self.no() }
 //! #     fn explain(&self, _: String) -> BoxFuture<'_, Result<api::Explanation, Refusal>> { self.no() }
 //! #     fn reload(&self) -> BoxFuture<'_, Result<api::Reloaded, Refusal>> { self.no() }
+//! # }
+//! # impl QueueControl for Nobody {
+//! #     fn queue_status(&self) -> BoxFuture<'_, Result<api::QueueStatus, Refusal>> { self.no() }
+//! #     fn queue_page(&self, _: api::QueueQuery) -> BoxFuture<'_, Result<api::QueuePage, Refusal>> { self.no() }
+//! #     fn message(&self, _: SpoolId, _: bool) -> BoxFuture<'_, Result<api::MessageView, Refusal>> { self.no() }
+//! #     fn message_content(&self, _: SpoolId) -> BoxFuture<'_, Result<MessageContent, Refusal>> { self.no() }
+//! #     fn order_queue(&self, _: api::QueueOrder) -> BoxFuture<'_, Result<api::QueueOrdered, Refusal>> { self.no() }
+//! #     fn verify_queue(&self) -> BoxFuture<'_, Result<api::QueueVerification, Refusal>> { self.no() }
+//! #     fn queue_verification(&self) -> BoxFuture<'_, Result<api::QueueVerification, Refusal>> { self.no() }
 //! # }
 //! let services = ringpost_runtime::Services::start().unwrap();
 //! let sources = Sources {
@@ -61,13 +79,15 @@ mod error;
 mod exporter;
 mod health;
 mod orders;
+mod queue;
 mod routes;
 mod server;
 mod socket;
 mod status;
+mod stream;
 #[cfg(test)]
 mod tests;
 
-pub use control::{Control, Refusal, RefusalStatus};
+pub use control::{Control, MessageContent, QueueControl, Refusal, RefusalStatus};
 pub use error::Error;
 pub use server::{Admin, Options, Sources};

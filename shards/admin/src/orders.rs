@@ -16,6 +16,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ringpost_base::{Network, SessionId, SpoolId};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
@@ -32,6 +33,7 @@ pub(crate) const UNDER_WAY_MAX: usize = 16;
 /// How long an order may take before the client is told that it does: below the ten seconds that the command line waits.
 const PATIENCE: Duration = Duration::from_secs(8);
 
+const _: () = assert!(BODY_BYTES_MAX > 2 * crate::api::IDS_MAX * SpoolId::TEXT_LEN, "an order with the most ids fits");
 const _: () = assert!(BODY_BYTES_MAX > 4 * crate::api::REASON_BYTES_MAX, "an order with the longest reason fits");
 
 pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Response {
@@ -47,7 +49,7 @@ pub(crate) async fn ban(
     Extension(peer): Extension<Peer>,
     request: Request,
 ) -> Response {
-    let order = match order(request).await {
+    let order = match order(request, BanAdd::check).await {
         Ok(order) => order,
         Err(refusal) => return refusal,
     };
@@ -86,7 +88,7 @@ pub(crate) async fn reload(State(shared): State<Arc<Shared>>, Extension(peer): E
 }
 
 /// Has it done, in a task that outlives the request.
-async fn carry_out<T, F>(shared: &Arc<Shared>, order: F) -> Result<T, Refusal>
+pub(crate) async fn carry_out<T, F>(shared: &Arc<Shared>, order: F) -> Result<T, Refusal>
 where
     T: Send + 'static,
     F: for<'a> FnOnce(&'a dyn Control) -> BoxFuture<'a, Result<T, Refusal>> + Send + 'static,
@@ -114,8 +116,11 @@ where
     }
 }
 
-/// Reads the order to ban somebody.
-async fn order(request: Request) -> Result<BanAdd, Response> {
+/// Reads an order, and refuses it if `check` does.
+pub(crate) async fn order<T: DeserializeOwned>(
+    request: Request,
+    check: fn(&T) -> Result<(), String>,
+) -> Result<T, Response> {
     // What is declared too large need not come first.
     if request.body().size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(too_large());
@@ -125,8 +130,8 @@ async fn order(request: Request) -> Result<BanAdd, Response> {
         Err(_) => return Err(error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
     };
     let invalid = |message: String| refuse(&Refusal::invalid(message));
-    let order: BanAdd = serde_json::from_slice(&body).map_err(|error| invalid(format!("the body: {error}")))?;
-    order.check().map_err(invalid)?;
+    let order = serde_json::from_slice(&body).map_err(|error| invalid(format!("the body: {error}")))?;
+    check(&order).map_err(invalid)?;
     Ok(order)
 }
 
@@ -143,14 +148,14 @@ fn too_large() -> Response {
 }
 
 /// Who changed what: for whoever wonders later.
-fn note<T>(peer: Peer, order: &'static str, subject: &str, result: &Result<T, Refusal>) {
+pub(crate) fn note<T>(peer: Peer, order: &'static str, subject: &str, result: &Result<T, Refusal>) {
     match result {
         Ok(_) => tracing::info!(order, subject, uid = peer.uid, "order carried out"),
         Err(refusal) => tracing::info!(order, subject, uid = peer.uid, reason = refusal.message, "order refused"),
     }
 }
 
-fn answer<T: Serialize>(result: Result<T, Refusal>) -> Response {
+pub(crate) fn answer<T: Serialize>(result: Result<T, Refusal>) -> Response {
     match result.map(|view| serde_json::to_string(&view)) {
         Ok(Ok(text)) => json(StatusCode::OK, text),
         Ok(Err(failure)) => error(StatusCode::INTERNAL_SERVER_ERROR, &failure.to_string()),
@@ -158,7 +163,7 @@ fn answer<T: Serialize>(result: Result<T, Refusal>) -> Response {
     }
 }
 
-fn refuse(refusal: &Refusal) -> Response {
+pub(crate) fn refuse(refusal: &Refusal) -> Response {
     let status = match refusal.status {
         RefusalStatus::NotFound => StatusCode::NOT_FOUND,
         RefusalStatus::Invalid => StatusCode::BAD_REQUEST,

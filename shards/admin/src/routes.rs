@@ -8,6 +8,7 @@ use crate::api;
 use crate::exporter::Exporter;
 use crate::health::Health;
 use crate::orders;
+use crate::queue;
 use crate::server::Sources;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -64,6 +65,18 @@ fn acting() -> Vec<Row> {
         ("DELETE", "/api/v1/bans/{network}", "lifts a ban", delete(orders::unban)),
         ("GET", "/api/v1/explain/{id}", "what was decided in a session, and why", get(orders::explain)),
         ("POST", "/api/v1/reload", "reads the config file again", post(orders::reload)),
+        ("GET", "/api/v1/queue", "the queue in numbers", get(queue::status)),
+        (
+            "GET",
+            "/api/v1/queue/messages",
+            "messages in the queue: ?state=&from=&to=&target=&older=...",
+            get(queue::page),
+        ),
+        ("GET", "/api/v1/queue/messages/{id}", "all about one message; ?headers=true", get(queue::message)),
+        ("GET", "/api/v1/queue/messages/{id}/message", "its bytes as they are stored", get(queue::content)),
+        ("POST", "/api/v1/queue/orders", "retry, hold, release or drop: {order, ids | filter}", post(queue::order)),
+        ("GET", "/api/v1/queue/verification", "how far reading all messages back has come", get(queue::verification)),
+        ("POST", "/api/v1/queue/verification", "begins to read all messages back", post(queue::verify)),
     ]
 }
 

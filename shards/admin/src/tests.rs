@@ -1,6 +1,7 @@
 //! What the tests stand on: a server with a control that only writes down what it is asked.
 
 mod http;
+mod queue;
 mod socket;
 
 use crate::api::{BanAdd, BanView, Explanation, Moment, Reloaded, StepView};
@@ -29,6 +30,8 @@ struct Fake {
     bans: Mutex<Vec<BanView>>,
     /// Told to go on with what is slow.
     gate: tokio::sync::Notify,
+    /// What was asked about the queue.
+    queue: queue::Asked,
 }
 
 impl Control for Fake {

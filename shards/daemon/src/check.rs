@@ -38,6 +38,7 @@ pub(crate) fn check(options: &ConfigFile) -> Result<()> {
     let config = load(options)?;
     crate::plan::cores(&config)?;
     crate::reload::policy(&config)?;
+    crate::reload::check_targets(&config)?;
     let name = options.config.as_ref().map_or("embedded defaults".into(), |path| path.display().to_string());
     println!("{name}: ok");
     Ok(())

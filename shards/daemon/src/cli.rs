@@ -2,6 +2,13 @@
 //!
 //! What is wrong in itself (a network, a duration, an id) is refused here, before anybody is asked, with status 2.
 
+mod queue;
+
+pub(crate) use queue::{
+    QueueCommand, QueueDropOptions, QueueExportOptions, QueueListOptions, QueueOrderOptions, QueueShowOptions,
+    QueueStatusOptions, QueueVerifyOptions, Selection,
+};
+
 use clap::{Args, Parser, Subcommand};
 use ringpost_base::{Network, SessionId, Span, SpoolId};
 use std::path::PathBuf;
@@ -30,8 +37,19 @@ pub(crate) enum Command {
     Explain(ExplainOptions),
     /// Has the running server read its config file again, without a session lost.
     Reload(RunningServer),
+    /// Looks at the mail that waits in the running server, and does something to it.
+    #[command(subcommand)]
+    Queue(QueueCommand),
     /// Tells how the running server is, and each of its shards in numbers.
     Status(StatusOptions),
+    /// Copies the state directory, queued mail included, of a server that runs or is stopped. Made again to the same place, it
+    /// copies what has changed.
+    Backup(BackupOptions),
+    /// Writes what a backup holds into a state directory without a spool.
+    Restore(RestoreOptions),
+    /// Looks into the spool's files, without a server.
+    #[command(subcommand)]
+    Spool(SpoolCommand),
 }
 
 #[derive(Subcommand)]
@@ -48,6 +66,13 @@ pub(crate) enum BanCommand {
     Rm(BanRmOptions),
     /// Lists the bans in force.
     List(BanListOptions),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum SpoolCommand {
+    /// Reads every record and body file of a spool and holds it against its checksum. Changes nothing. Exits 1 if something is
+    /// damaged.
+    Check(SpoolCheckOptions),
 }
 
 #[derive(Clone, Args)]
@@ -119,6 +144,36 @@ pub(crate) struct StatusOptions {
     pub(crate) server: RunningServer,
 }
 
+#[derive(Args)]
+pub(crate) struct BackupOptions {
+    /// The backup: a directory that does not exist yet, or an earlier backup.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+}
+
+#[derive(Args)]
+pub(crate) struct RestoreOptions {
+    /// The backup.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: PathBuf,
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+}
+
+#[derive(Args)]
+pub(crate) struct SpoolCheckOptions {
+    /// A spool's directory, with directories shard-0000 and so on in it. Without it the spool is where the config says.
+    #[arg(value_name = "DIR", conflicts_with = "config")]
+    pub(crate) directory: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+    /// Prints JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 fn ttl(text: &str) -> Result<Span, String> {
     let ttl: Span = text.parse().map_err(|error: ringpost_base::ParseSpanError| error.to_string())?;
     if ttl.0.is_zero() { Err("a ban of no duration bans nobody".to_owned()) } else { Ok(ttl) }
@@ -164,6 +219,9 @@ mod tests {
             ("ringpost explain 6P01GGM06A0F", "13 letters and digits"),
             ("ringpost explain", "<ID>"),
             ("ringpost ban", "Usage"),
+            ("ringpost backup", "--to <DIR>"),
+            ("ringpost restore", "--from <DIR>"),
+            ("ringpost spool check /a --config b", "cannot be used with"),
         ] {
             let error = parse(line).err().unwrap_or_else(|| panic!("{line}: no error"));
             assert!(error.contains(words), "{line}: {error}");

@@ -8,18 +8,21 @@ use crate::check;
 use crate::cli::RunningServer;
 use anyhow::{Context, Result, anyhow, bail};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::{Method, Request, StatusCode, header};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use ringpost_admin::api;
 use ringpost_config::Config;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::fmt::Display;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// How long an answer may take: the server itself gives up a little earlier, and says why.
@@ -89,41 +92,67 @@ impl Client {
         self.read(self.ask(Method::DELETE, path, Bytes::new())?)
     }
 
-    fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Answer> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let runtime = runtime.context("no event loop for the admin socket")?;
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, "ringpost")
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::CONNECTION, "close")
-            .body(Full::new(body))?;
-        let answer = runtime.block_on(async { timeout(self.patience, self.exchange(request)).await });
-        answer.unwrap_or_else(|_| {
-            let socket = self.socket.display();
-            let seconds = self.patience.as_secs_f32();
-            Err(anyhow!(
-                "the server did not answer on {socket} within {seconds} s: it is stuck, or its machine is very busy"
-            ))
+    /// Asks for bytes of any number, and hands them on as they come. `take` has seen some of them if this fails later.
+    pub(crate) fn download(&self, path: &str, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let request = request(Method::GET, path, Bytes::new())?;
+        runtime()?.block_on(async {
+            let opened = timeout(self.patience, self.open(request)).await;
+            let (response, driver) = opened.unwrap_or_else(|_| Err(self.stuck()))?;
+            if !response.status().is_success() {
+                let refused =
+                    timeout(self.patience, self.whole(response)).await.unwrap_or_else(|_| Err(self.stuck()))?;
+                return self.read::<serde_json::Value>(refused).map(drop);
+            }
+            let mut body = response.into_body();
+            // Each piece has as long as an answer: there may be many.
+            while let Some(frame) = timeout(self.patience, body.frame()).await.map_err(|_| self.stuck())? {
+                let frame = frame.map_err(|error| self.cut_short(&error))?;
+                frame.data_ref().map_or(Ok(()), |piece| take(piece))?;
+            }
+            driver.abort();
+            Ok(())
         })
     }
 
-    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer> {
+    fn ask(&self, method: Method, path: &str, body: Bytes) -> Result<Answer> {
+        let request = request(method, path, body)?;
+        let answer = runtime()?.block_on(async { timeout(self.patience, self.exchange(request)).await });
+        answer.unwrap_or_else(|_| Err(self.stuck()))
+    }
+
+    fn stuck(&self) -> anyhow::Error {
+        let socket = self.socket.display();
+        let seconds = self.patience.as_secs_f32();
+        anyhow!("the server did not answer on {socket} within {seconds} s: it is stuck, or its machine is very busy")
+    }
+
+    fn cut_short(&self, error: &dyn Display) -> anyhow::Error {
+        anyhow!("the answer on {} breaks off or is too large: {error}", self.socket.display())
+    }
+
+    /// Sends a request; gives the answer as it begins, and what moves its bytes.
+    async fn open(&self, request: Request<Full<Bytes>>) -> Result<(Response<Incoming>, JoinHandle<()>)> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|error| self.unreachable(error))?;
         let broken = |error: hyper::Error| self.broken(error);
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
         // What goes wrong with the connection is told by the request too.
-        let driver = tokio::spawn(connection);
+        let driver = tokio::spawn(async move { drop(connection.await) });
         let response = sender.send_request(request).await.map_err(broken)?;
+        Ok((response, driver))
+    }
+
+    async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer> {
+        let (response, driver) = self.open(request).await?;
+        let answer = self.whole(response).await;
+        driver.abort();
+        answer
+    }
+
+    async fn whole(&self, response: Response<Incoming>) -> Result<Answer> {
         let (head, body) = response.into_parts();
         let version = head.headers.get(api::VERSION_HEADER).and_then(|version| version.to_str().ok());
         let version = version.map(str::to_owned);
-        let body = Limited::new(body, ANSWER_BYTES_MAX)
-            .collect()
-            .await
-            .map_err(|error| anyhow!("the answer on {} breaks off or is too large: {error}", self.socket.display()))?;
-        driver.abort();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map_err(|error| self.cut_short(&error))?;
         Ok(Answer { status: head.status, version, body: body.to_bytes() })
     }
 
@@ -179,6 +208,22 @@ impl Client {
     }
 }
 
+fn runtime() -> Result<Runtime> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("no event loop for the admin socket")
+}
+
+fn request(method: Method, path: &str, body: Bytes) -> Result<Request<Full<Bytes>>> {
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, "ringpost")
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::CONNECTION, "close")
+        .body(Full::new(body))?;
+    Ok(request)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,6 +238,11 @@ mod tests {
 
     /// What the client makes of a server that reads the request and says this. Tells the request too.
     fn told(answer: &str) -> (Result<Value>, String) {
+        told_to(answer, |client| client.post("/api/v1/bans", Some(&"body")))
+    }
+
+    /// The same of what is asked by `ask`.
+    fn told_to<T>(answer: &str, ask: impl FnOnce(Client) -> T) -> (T, String) {
         let folder = TempDir::new().expect("a folder");
         let socket = folder.path().join("s");
         let listener = UnixListener::bind(&socket).expect("bound");
@@ -204,7 +254,7 @@ mod tests {
                 stream.write_all(answer.as_bytes()).expect("sent");
                 String::from_utf8(request[..read].to_vec()).expect("text")
             });
-            let result = at(socket).post("/api/v1/bans", Some(&"body"));
+            let result = ask(at(socket));
             (result, server.join().expect("served"))
         })
     }
@@ -225,6 +275,32 @@ mod tests {
         assert_eq!(result.expect("an answer"), serde_json::json!([1]));
         assert!(request.starts_with("POST /api/v1/bans HTTP/1.1\r\n"), "{request}");
         assert!(request.to_lowercase().contains("content-length: 6\r\n") && request.ends_with("\"body\""), "{request}");
+    }
+
+    #[test]
+    fn bytes_are_handed_on_as_they_come() {
+        let downloaded = |answer: &str| {
+            let mut bytes = Vec::new();
+            let (result, request) = told_to(answer, |client| {
+                client.download("/m", &mut |piece| {
+                    bytes.extend_from_slice(piece);
+                    Ok(())
+                })
+            });
+            assert!(request.starts_with("GET /m HTTP/1.1\r\n"), "{request}");
+            (result, bytes)
+        };
+        let (result, bytes) = downloaded(&answer("200 OK\r\nringpost-api: 1", "Subject: x\r\n\0"));
+        result.expect("all of it");
+        assert_eq!(bytes, b"Subject: x\r\n\0");
+        let (result, bytes) = downloaded("HTTP/1.1 200 OK\r\nringpost-api: 1\r\nContent-Length: 9\r\n\r\nhalf");
+        check(result, &["breaks off"]);
+        assert!(b"half".starts_with(&bytes));
+        let refusal = answer("404 Not Found\r\nringpost-api: 1", r#"{"error":"there is no message 1"}"#);
+        check(downloaded(&refusal).0, &["there is no message 1"]);
+        let full = answer("200 OK\r\nringpost-api: 1", "x");
+        let (result, _) = told_to(&full, |client| client.download("/m", &mut |_| anyhow::bail!("the disk is full")));
+        check(result, &["the disk is full"]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What the admin socket can have done, carried out: by the keeper, or by the shards.
 
+mod queue;
+
 use crate::in_force::Publisher;
 use crate::keeper::Request;
 use crate::orders::{Explained, Order, Orders};

@@ -25,6 +25,17 @@ impl Health {
             if block.gauge(Gauge::SpoolFailing) > 0 {
                 reasons.push(format!("shard {shard}: the spool can't be written, mail is refused with 451 or 452"));
             }
+            match block.gauge(Gauge::SpaceState) {
+                0 => {}
+                1 => reasons.push(format!(
+                    "shard {shard}: {} bytes are free for the spool, less than spool.space_soft",
+                    block.gauge(Gauge::SpaceFree)
+                )),
+                _ => reasons.push(format!(
+                    "shard {shard}: {} bytes are free for the spool, less than spool.space_hard: mail is refused with 452",
+                    block.gauge(Gauge::SpaceFree)
+                )),
+            }
             let (backlog, limit) = (block.gauge(Gauge::SpoolBacklog), core.capacity.spool_backlog.0);
             if backlog >= limit {
                 reasons.push(format!(

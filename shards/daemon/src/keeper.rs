@@ -285,6 +285,7 @@ impl Keeper {
 
     fn take_up(&mut self, config: Config, former: &Source) -> Result<u64> {
         let policy = reload::policy(&config)?;
+        reload::check_targets(&config)?;
         let cores = reload::cores_again(&config, &former.cores, self.descriptors)?;
         let acceptors = reload::acceptors(&config, &self.state, &self.ticketing, cores.len())?;
         let dns = if config.dns == former.config.dns {

@@ -127,6 +127,7 @@ fn run(config: &Config, options: &ConfigFile, log: LogControl, descriptors: u64,
         );
     }
     let state = Arc::new(StateDir::open(&config.server.state_dir)?);
+    reload::check_targets(config)?;
     let groups = bind_all(config, cores.len())?;
     let services = Services::start().context("no thread for the services")?;
     let ticketing = Ticketing::new()?;
@@ -186,7 +187,7 @@ fn serve_on(
     let admin = start_admin(config, foundation, orders, services, since)?;
     // Until the server is ready nothing has been accepted that would have to be waited for: a start that fails, or is
     // called off, ends the process.
-    let shards = launch(foundation, &source, &groups, greylisted, inboxes)?;
+    let shards = launch(foundation, &source, &groups, greylisted, inboxes, services)?;
     if !wait_opened(&shards, signals)? {
         return Ok(());
     }
@@ -236,6 +237,7 @@ fn launch(
     groups: &[(Listener, Group)],
     greylisted: Vec<GreyRecord>,
     inboxes: Vec<Inbox<Order>>,
+    services: &Services,
 ) -> Result<Shards> {
     let Foundation { state, publisher, board, blocks, secret, keeper, .. } = foundation;
     let cores = &source.cores;
@@ -248,8 +250,8 @@ fn launch(
     let mut sockets = share(groups, cores.len())?;
     let mut rudders = rudders(groups)?;
     let mut greylisted = by_owner(greylisted, source.config.policy.ledger.networks, cores.len());
-    let seats = mesh(cores.len(), MESH_CAPACITY);
-    for ((((core, (directory, orphans)), mesh), orders), index) in
+    let seats = mesh(cores.len(), MESH_CAPACITY).into_iter().zip(mesh(cores.len(), MESH_CAPACITY));
+    for ((((core, (directory, orphans)), (mesh, lease_mesh)), orders), index) in
         cores.iter().zip(directories).zip(seats).zip(inboxes).zip(0..)
     {
         let (done, inbox) = inbox();
@@ -267,6 +269,8 @@ fn launch(
             greylisted: std::mem::take(&mut greylisted[index]),
             secret: *secret,
             mesh,
+            lease_mesh,
+            services: services.handle(),
             orders,
             keeper: keeper.clone(),
             files,

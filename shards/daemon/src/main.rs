@@ -14,6 +14,8 @@ mod lifecycle;
 mod nftables;
 mod orders;
 mod plan;
+mod queue_orders;
+mod recovered;
 mod reload;
 mod shard;
 mod signals;
@@ -34,8 +36,12 @@ fn main() -> ExitCode {
         cli::Command::Config(cli::ConfigCommand::Show(options)) => check::show(&options),
         cli::Command::Ban(command) => commands::ban(command),
         cli::Command::Explain(options) => commands::explain(&options),
+        cli::Command::Queue(command) => commands::queue(&command),
         cli::Command::Reload(options) => commands::reload(&options),
         cli::Command::Status(options) => commands::status(&options),
+        cli::Command::Backup(options) => commands::backup(&options),
+        cli::Command::Restore(options) => commands::restore(&options),
+        cli::Command::Spool(cli::SpoolCommand::Check(options)) => commands::check_spool(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

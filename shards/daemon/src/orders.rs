@@ -1,6 +1,8 @@
 //! What is asked of a shard from outside, and answered between two of its tasks.
 
-use ringpost_base::{SessionId, Timestamp};
+use crate::queue_orders::{Desk, QueueQuestion};
+use ringpost_base::{SessionId, ShardId, Timestamp};
+use ringpost_deliver::Runner;
 use ringpost_policy::TrailStep;
 use ringpost_runtime::{Inbox, InboxSender};
 use ringpost_serve::Mx;
@@ -11,6 +13,8 @@ use tokio::sync::oneshot;
 pub(crate) enum Order {
     /// What is known of a session, by its id or by the id of a message.
     Explain { session: Option<SessionId>, message: String, answer: oneshot::Sender<Option<Explained>> },
+    /// Something about the mail that waits.
+    Queue(QueueQuestion),
 }
 
 /// What a shard knows of a session.
@@ -25,7 +29,8 @@ pub(crate) struct Explained {
 pub(crate) type Orders = Vec<InboxSender<Order>>;
 
 /// Answers for as long as the shard lives.
-pub(crate) async fn serve(mut inbox: Inbox<Order>, mx: Rc<Mx>) {
+pub(crate) async fn serve(mut inbox: Inbox<Order>, mx: Rc<Mx>, runner: Rc<Runner>, shard: ShardId) {
+    let desk = Desk::new(shard, runner);
     loop {
         match inbox.receive().await {
             Order::Explain { session, message, answer } => {
@@ -35,6 +40,7 @@ pub(crate) async fn serve(mut inbox: Inbox<Order>, mx: Rc<Mx>) {
                 // Whoever asked may have given up.
                 let _ = answer.send(known);
             }
+            Order::Queue(question) => desk.take(question),
         }
     }
 }

@@ -37,6 +37,11 @@ pub(crate) fn policy(config: &Config) -> Result<Arc<Policy>> {
     policy.map(Arc::new).map_err(|faults| anyhow!("the recipients are not valid\n{}", listed(&faults)))
 }
 
+/// Whether the targets of a config can be made: reads every file that they name.
+pub(crate) fn check_targets(config: &Config) -> Result<()> {
+    ringpost_deliver::check(config).map_err(|reason| anyhow!(reason))
+}
+
 /// One fault a line.
 fn listed(faults: &[impl ToString]) -> String {
     let shown: Vec<String> = faults.iter().take(FAULTS_SHOWN_MAX).map(ToString::to_string).collect();
@@ -145,8 +150,22 @@ pub(crate) fn stamps(config: &Config) -> Vec<(PathBuf, Option<Stamp>)> {
         Recipients::Any | Recipients::Listed(_) => None,
     });
     let certificates = tls.certificates.iter().flat_map(|pair| [Some(&pair.cert), Some(&pair.key), pair.ocsp.as_ref()]);
-    let paths = recipients.chain(certificates.flatten()).chain(tls.client_ca.as_ref());
+    let targets = config.targets.iter().flat_map(|target| files_of_target(&target.kind));
+    let paths = recipients.chain(certificates.flatten()).chain(tls.client_ca.as_ref()).chain(targets);
     paths.map(|path| (PathBuf::from(path), stamp(path))).collect()
+}
+
+/// The files that a target names.
+fn files_of_target(kind: &config::TargetKind) -> Vec<&String> {
+    let (ca, pair, secret) = match kind {
+        config::TargetKind::Lmtp(hop) | config::TargetKind::Smtp(hop) => {
+            (hop.tls_ca.as_ref(), hop.tls_certificate.as_ref(), None)
+        }
+        config::TargetKind::Webhook(hook) => (hook.ca.as_ref(), hook.certificate.as_ref(), hook.secret_file.as_ref()),
+        _ => (None, None, None),
+    };
+    let pair = pair.into_iter().flat_map(|pair| [&pair.cert, &pair.key]);
+    ca.into_iter().chain(pair).chain(secret).collect()
 }
 
 fn stamp(path: &str) -> Option<Stamp> {

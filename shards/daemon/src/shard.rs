@@ -4,26 +4,31 @@ use crate::in_force::{InForce, Publisher, Source};
 use crate::keeper::Request;
 use crate::orders::{self, Order};
 use crate::plan::{Core, hot_share};
+use crate::recovered::{digest, requeued};
 use crossbeam::channel::Sender;
-use ringpost_base::ShardId;
+use ringpost_base::{Durability, MessageIds, Priority, ShardId};
 use ringpost_config::{Config, Listener, ListenerKind};
 use ringpost_control::{Phase, Seat, State};
-use ringpost_deliver::{Runner, RunnerSetup, Target};
-use ringpost_message::Envelope;
+use ringpost_deliver::{
+    Directions, LeaseAnswer, LeaseQuestion, Leases, Reach, Runner, RunnerSetup, TargetParts, Targets,
+};
+use ringpost_message::Recipient;
 use ringpost_metrics::Block;
 use ringpost_net::{Bound, Table, serve};
 use ringpost_policy::{GreyRecord, GreySecret, Greylist, Ledger};
-use ringpost_queue::{Item, Queue, Routes};
+use ringpost_dns::Resolver;
+use ringpost_queue::{DefaultRoute, Destination, DestinationOptions, DomainRoute, PatternRoute, Queue, Routes, RoutesSetup};
 use ringpost_runtime::local::Bell;
 use ringpost_runtime::{Inbox, MeshSeat, Shard, entropy, sleep, spawn_vital, tick};
 use ringpost_serve::{ListenerRules, Mx, MxSetup, Owners, OwnersSetup, Question, Rules, Timeouts, Verdict};
 use ringpost_smtp::Protocol;
-use ringpost_store::{Budget, FilesThread, JobDone, Opened, Orphans, Recovered, Store, open};
-use std::cell::Cell;
+use ringpost_store::{Budget, FilesThread, JobDone, Opened, Orphans, Setup as StoreSetup, SpaceLimits, Store, open};
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::runtime::Handle;
 
 /// How often what has changed in the greylist is handed over to be written.
 const GREYLIST_WRITE: Duration = Duration::from_secs(5);
@@ -56,6 +61,9 @@ pub(crate) struct Equipment {
     pub(crate) greylisted: Vec<GreyRecord>,
     pub(crate) secret: GreySecret,
     pub(crate) mesh: MeshSeat<Question, Verdict>,
+    pub(crate) lease_mesh: MeshSeat<LeaseQuestion, LeaseAnswer>,
+    /// The thread for what only exists on tokio.
+    pub(crate) services: Handle,
     pub(crate) orders: Inbox<Order>,
     pub(crate) keeper: Sender<Request>,
     pub(crate) files: FilesThread,
@@ -66,47 +74,23 @@ pub(crate) struct Equipment {
 
 /// Runs the shard until the server stops.
 pub(crate) async fn run(shard: Shard, equipment: Equipment) {
-    let Shard { id, block, mut seat } = shard;
-    let Equipment { core, publisher, state_dir, directory, orphans, sockets, rudders, files, inbox, opened, .. } =
-        equipment;
-    let parts =
-        Parts { shards: equipment.shards, secret: equipment.secret, keeper: equipment.keeper, block: block.clone() };
-    let in_force = publisher.current();
-    let config = &in_force.source.config;
-    let open = open(&directory, orphans, config.spool, entropy(), block.clone(), budget(&core)).await;
-    let Opened { store, recovered } = match open {
-        Ok(opened) => opened,
-        Err(error) => {
+    let opened = equipment.opened.clone();
+    let id = shard.id;
+    let (mut taking, mut seat, rest) = match make(shard, equipment).await {
+        Ok(made) => made,
+        Err(reason) => {
             // The main thread gives up the start; there is nobody to tell if it is gone already.
-            let _ = opened.send((id, Err(format!("can't open its spool: {error}"))));
-            return;
-        }
-    };
-    let runner = Runner::new(RunnerSetup {
-        queue: Queue::new(config.queue),
-        store: store.clone(),
-        files,
-        routes: routes(config),
-        targets: Target::all(config, &state_dir),
-        block: block.clone(),
-    });
-    requeue(&runner, recovered);
-    let owners = parts.owners(id, config, equipment.mesh, equipment.greylisted);
-    let mx = match parts.mx(id, &in_force, &owners, &store, &runner) {
-        Ok(mx) => mx,
-        Err(error) => {
-            let _ = opened.send((id, Err(format!("{error:#}"))));
+            let _ = opened.send((id, Err(reason)));
             return;
         }
     };
     let _ = opened.send((id, Ok(())));
-    let (table, shards) = (Table::new(), parts.shards);
-    let mut taking = Taking { id, shards, state_dir, rudders, mx, owners, runner, store, table, publisher, in_force };
     let fits = |phase| matches!(phase, Phase::Ready | Phase::Degraded);
     let Some(ready) = taking.wait_for(&mut seat, fits).await else {
         return close(&taking.store, &seat).await;
     };
-    taking.begin(inbox, equipment.orders, parts.keeper.clone());
+    let Rest { sockets, inbox, orders, keeper, block } = rest;
+    taking.begin(inbox, orders, keeper.clone());
     let listening = Rc::new(Cell::new(sockets.len()));
     let stops = listen(sockets, &taking.mx, &taking.table, &block, &listening);
     // Only now: who sees the acknowledgement may connect.
@@ -118,8 +102,73 @@ pub(crate) async fn run(shard: Shard, equipment: Equipment) {
     let drain_timeout = taking.in_force.source.config.server.drain_timeout.0;
     drain(&taking.table, &listening, drain_timeout).await;
     end_attempts(&taking.runner).await;
-    send_greylist(&taking.owners, &parts.keeper);
+    // What is in memory only would be lost with the process.
+    if let Err(failure) = taking.store.persist_all().await {
+        tracing::error!(%failure, "messages of the class memory could not be written down, and are lost");
+    }
+    send_greylist(&taking.owners, &keeper);
     close(&taking.store, &seat).await;
+}
+
+/// What a shard needs once everything is made.
+struct Rest {
+    sockets: Vec<Socket>,
+    inbox: Inbox<JobDone>,
+    orders: Inbox<Order>,
+    keeper: Sender<Request>,
+    block: Arc<Block>,
+}
+
+/// Opens the spool and makes everything that serves and delivers.
+async fn make(shard: Shard, equipment: Equipment) -> Result<(Taking, Seat, Rest), String> {
+    let Shard { id, block, seat } = shard;
+    let Equipment { core, shards, publisher, state_dir, directory, orphans, sockets, rudders, keeper, .. } = equipment;
+    let in_force = publisher.current();
+    let config = &in_force.source.config;
+    let routes = Rc::new(routes(config));
+    let looked_at = routes.clone();
+    let look = move |id, stored: &[u8]| digest(&looked_at, id, stored);
+    let setup = StoreSetup {
+        directory,
+        orphans,
+        options: config.spool,
+        entropy: entropy(),
+        block: block.clone(),
+        budget: budget(&core),
+        space: space(config),
+    };
+    let opened = open(setup, look, |_| {}).await;
+    let Opened { store, recovered } = opened.map_err(|error| format!("can't open its spool: {error}"))?;
+    let resolver = in_force.source.dns.resolver();
+    let target_parts = TargetParts {
+        state_dir,
+        resolver: resolver.clone(),
+        services: equipment.services,
+        block: block.clone(),
+    };
+    let leases = Leases::new(id, shards, equipment.lease_mesh.open(), block.clone());
+    leases.configure(destinations(config));
+    let ids = Rc::new(RefCell::new(MessageIds::new(id, entropy())));
+    let runner = Runner::new(RunnerSetup {
+        queue: Queue::new(config.queue.clone(), entropy()),
+        store: store.clone(),
+        files: equipment.files,
+        leases,
+        ids: ids.clone(),
+        routes: routes.clone(),
+        targets: Targets::new(config, &target_parts, &Targets::default())?,
+        reach: reach(&in_force.source),
+        block: block.clone(),
+    });
+    recovered.into_iter().for_each(|message| runner.push(requeued(message)));
+    let parts = Parts { id, shards, secret: equipment.secret, keeper: keeper.clone(), block: block.clone() };
+    let owners = parts.owners(config, equipment.mesh, equipment.greylisted);
+    let mx = parts.mx(&in_force, Delivery { routes, runner: &runner, resolver, ids }, &owners);
+    let mx = mx.map_err(|error| format!("{error:#}"))?;
+    let table = Table::new();
+    let taking = Taking { id, shards, target_parts, rudders, mx, owners, runner, store, table, publisher, in_force };
+    let rest = Rest { sockets, inbox: equipment.inbox, orders: equipment.orders, keeper, block };
+    Ok((taking, seat, rest))
 }
 
 fn budget(core: &Core) -> Budget {
@@ -129,16 +178,24 @@ fn budget(core: &Core) -> Budget {
 
 /// What several parts of a shard are made with.
 struct Parts {
+    id: ShardId,
     shards: usize,
     secret: GreySecret,
     keeper: Sender<Request>,
     block: Arc<Block>,
 }
 
+/// What an MX needs of delivery.
+struct Delivery<'a> {
+    routes: Rc<Routes>,
+    runner: &'a Rc<Runner>,
+    resolver: Rc<Resolver>,
+    ids: Rc<RefCell<MessageIds>>,
+}
+
 impl Parts {
     fn owners(
         &self,
-        id: ShardId,
         config: &Config,
         mesh: MeshSeat<Question, Verdict>,
         greylisted: Vec<GreyRecord>,
@@ -148,7 +205,7 @@ impl Parts {
         greylist.load(greylisted);
         let keeper = self.keeper.clone();
         Owners::new(OwnersSetup {
-            shard: id,
+            shard: self.id,
             shards: self.shards,
             networks: policy.ledger.networks,
             limits: policy.ledger.clone(),
@@ -161,34 +218,30 @@ impl Parts {
         })
     }
 
-    fn mx(
-        &self,
-        id: ShardId,
-        in_force: &InForce,
-        owners: &Rc<Owners>,
-        store: &Rc<Store>,
-        runner: &Rc<Runner>,
-    ) -> anyhow::Result<Rc<Mx>> {
+    fn mx(&self, in_force: &InForce, delivery: Delivery<'_>, owners: &Rc<Owners>) -> anyhow::Result<Rc<Mx>> {
         let source = &in_force.source;
-        let accepted = runner.clone();
+        let Delivery { routes, runner, resolver, ids } = delivery;
+        let (accepting, asking) = (runner.clone(), runner.clone());
         Ok(Mx::new(MxSetup {
-            shard: id,
+            shard: self.id,
             entropy: entropy(),
-            rules: rules(source, id)?,
+            ids,
+            rules: rules(source, self.id, routes)?,
             bans: in_force.bans.clone(),
             owners: owners.clone(),
             secret: self.secret,
-            resolver: source.dns.resolver(),
+            resolver,
             trail_bytes: source.config.explain.memory.0 as usize,
-            store: store.clone(),
+            store: runner.store().clone(),
             block: self.block.clone(),
-            accepted: Box::new(move |item| accepted.push(item)),
+            accepted: Box::new(move |envelope, size, done| accepting.accepted(envelope, size, done)),
+            hand_over: Box::new(move |envelope, content| Box::pin(asking.clone().hand_over(envelope, content))),
         }))
     }
 }
 
 /// The rules of a shard.
-fn rules(source: &Source, shard: ShardId) -> anyhow::Result<Rules> {
+fn rules(source: &Source, shard: ShardId, routes: Rc<Routes>) -> anyhow::Result<Rules> {
     let config = &source.config;
     let missing = || anyhow::anyhow!("shard {shard} is not among the cores of the config");
     let core = source.cores.get(shard.index()).ok_or_else(missing)?;
@@ -206,6 +259,8 @@ fn rules(source: &Source, shard: ShardId) -> anyhow::Result<Rules> {
             data: config.limits.data_timeout.0,
             session: config.limits.session_timeout.map(|span| span.0),
         },
+        routes,
+        next_hop_timeout: config.routing.next_hop_timeout.0,
         acceptor: acceptor.clone(),
         tls_required: config.tls.required,
         listeners: config.listeners.iter().map(listener_rules).collect(),
@@ -230,7 +285,7 @@ fn listener_rules(listener: &Listener) -> ListenerRules {
 struct Taking {
     id: ShardId,
     shards: usize,
-    state_dir: PathBuf,
+    target_parts: TargetParts,
     rudders: Vec<(String, Bound)>,
     mx: Rc<Mx>,
     owners: Rc<Owners>,
@@ -246,10 +301,12 @@ impl Taking {
     fn begin(&self, inbox: Inbox<JobDone>, orders: Inbox<Order>, keeper: Sender<Request>) {
         spawn_vital(self.runner.clone().run());
         spawn_vital(self.runner.clone().collect(inbox));
+        spawn_vital(self.runner.leases().clone().serve());
+        spawn_vital(self.runner.leases().clone().keep_swept());
         spawn_vital(self.table.clone().keep_swept());
         spawn_vital(self.owners.clone().serve());
         spawn_vital(self.owners.clone().keep_swept());
-        spawn_vital(orders::serve(orders, self.mx.clone()));
+        spawn_vital(orders::serve(orders, self.mx.clone(), self.runner.clone(), self.id));
         let owners = self.owners.clone();
         spawn_vital(async move {
             loop {
@@ -280,8 +337,9 @@ impl Taking {
         let next = self.publisher.current();
         if !Arc::ptr_eq(&next.source, &self.in_force.source) {
             let source = &next.source;
-            match rules(source, self.id) {
-                Ok(rules) => self.serve_by(source, rules),
+            let routes = Rc::new(routes(&source.config));
+            match rules(source, self.id, routes.clone()) {
+                Ok(rules) => self.serve_by(source, rules, routes),
                 // The keeper has made the same rules from the same config, so this is a fault of ours.
                 Err(error) => tracing::error!(error = format!("{error:#}"), "a config can't be taken up"),
             }
@@ -292,7 +350,7 @@ impl Taking {
         self.in_force = next;
     }
 
-    fn serve_by(&self, source: &Source, rules: Rules) {
+    fn serve_by(&self, source: &Source, rules: Rules, routes: Rc<Routes>) {
         let config = &source.config;
         let policy = &config.policy;
         self.mx.replace_rules(rules, config.explain.memory.0 as usize);
@@ -302,7 +360,8 @@ impl Taking {
         });
         self.mx.replace_dns(&source.dns);
         self.steer(config);
-        self.runner.redirect(config.queue, routes(config), Target::all(config, &self.state_dir));
+        self.direct(source, routes);
+        self.store.set_space_limits(space(config));
         if let Some(core) = source.cores.get(self.id.index()) {
             self.store.set_budget(budget(core));
         }
@@ -310,6 +369,20 @@ impl Taking {
 }
 
 impl Taking {
+    /// Mail goes where this config has it go, from its next attempt on.
+    fn direct(&self, source: &Source, routes: Rc<Routes>) {
+        let config = &source.config;
+        self.runner.leases().configure(destinations(config));
+        match Targets::new(config, &self.target_parts, &self.runner.targets()) {
+            Ok(targets) => {
+                let directions = Directions { routes, targets, reach: reach(source) };
+                self.runner.redirect(config.queue.clone(), directions);
+            }
+            // The keeper has read the same files a moment ago.
+            Err(error) => tracing::error!(error, "the targets of a config can't be made; mail goes to the former ones"),
+        }
+    }
+
     /// Where a listener has come to stand behind proxies, or no longer does, the kernel steers otherwise.
     fn steer(&self, config: &Config) {
         let former = &self.in_force.source.config;
@@ -332,20 +405,51 @@ fn send_greylist(owners: &Owners, keeper: &Sender<Request>) {
     }
 }
 
-/// The target of each domain, by its number.
+/// Where mail goes.
 fn routes(config: &Config) -> Routes {
-    let number = |name: &str| config.targets.iter().position(|target| target.name == name);
-    let domains = config.policy.domains.iter();
-    Routes::new(domains.filter_map(|domain| Some((domain.name.as_str(), number(&domain.target)?))))
+    let routing = &config.routing;
+    let destination = |name: &String| {
+        let local = config.targets.iter().any(|target| target.name == *name && target.kind.is_local());
+        Destination { name: name.as_str().into(), local }
+    };
+    let destinations = |names: &[String]| names.iter().map(destination).collect::<Vec<_>>();
+    Routes::new(RoutesSetup {
+        domains: routing.domains.iter().map(|route| DomainRoute {
+            domain: route.domain.clone(),
+            destinations: destinations(&route.targets),
+            durability: route.durability,
+            priority: route.priority,
+        }).collect(),
+        patterns: routing.patterns.iter().map(|route| PatternRoute {
+            patterns: route.recipients.clone(),
+            destinations: destinations(&route.targets),
+            durability: route.durability,
+            priority: route.priority,
+        }).collect(),
+        default: routing.default_target.as_ref().map(|name| DefaultRoute {
+            destinations: vec![destination(name)],
+            durability: Durability::Fsync,
+            priority: Priority::Normal,
+        }),
+    })
 }
 
-/// Puts what an earlier run left over into the queue.
-fn requeue(runner: &Runner, recovered: Vec<Recovered>) {
-    for message in recovered {
-        // One that can't be read is kept, and tried, and reported at every try.
-        let recipients = Envelope::decode(&message.envelope).map_or(1, |envelope| envelope.recipients.len());
-        runner.push(Item::recovered(message.id, recipients as u32, &message.done));
-    }
+/// Who gets what is sent to an address by this server itself.
+fn reach(source: &Source) -> Rc<Reach> {
+    let policy = source.policy.clone();
+    let recipient = move |address: Box<str>| Recipient { mailbox: policy.mailbox(&address), ..Recipient::new(address) };
+    let policy = source.policy.clone();
+    Rc::new(move |address| policy.reach(address).into_iter().map(&recipient).collect())
+}
+
+/// What may be sent at a time to each target that is elsewhere.
+fn destinations(config: &Config) -> impl Iterator<Item = (&str, &DestinationOptions)> {
+    let elsewhere = config.targets.iter().filter(|target| !target.kind.is_local());
+    elsewhere.map(|target| (target.name.as_str(), &target.destination))
+}
+
+fn space(config: &Config) -> SpaceLimits {
+    SpaceLimits { soft: config.space.soft, hard: config.space.hard }
 }
 
 /// Starts the listeners; gives what stops each.

@@ -37,6 +37,13 @@ impl StateDir {
         Ok(Self { path, _lock: lock })
     }
 
+    /// Whether a server holds the state directory. Its lock is taken for a moment where it is free, so a server that is started in that moment
+    /// would be told that there is another.
+    pub(crate) fn is_held(path: &Path) -> bool {
+        let held = |lock: File| flock(&lock, FlockOperation::NonBlockingLockShared).is_err();
+        File::open(path.join("lock")).is_ok_and(held)
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

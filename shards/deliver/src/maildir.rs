@@ -6,16 +6,16 @@ use std::path::PathBuf;
 /// A path with `{domain}`, `{local}` and `{address}` in it. Case of ASCII letters does not count in what is put in, and
 /// what could leave its place in the path (`/`, a leading `.`, control characters, `%`) is written as `%XX`.
 #[derive(Clone, Debug)]
-pub struct PathTemplate(String);
+pub(crate) struct PathTemplate(String);
 
 impl PathTemplate {
     /// A template; the config has checked its placeholders.
-    pub fn new(template: &str) -> Self {
+    pub(crate) fn new(template: &str) -> Self {
         Self(template.to_owned())
     }
 
     /// The Maildir of an address.
-    pub fn path(&self, address: &str) -> PathBuf {
+    pub(crate) fn path(&self, address: &str) -> PathBuf {
         let (local, domain) = address.rsplit_once('@').unwrap_or((address, ""));
         let mut path = self.0.clone();
         for (name, value) in [("{domain}", domain), ("{local}", local), ("{address}", address)] {

@@ -1,18 +1,21 @@
-//! The runner of one shard: takes what is due from the queue, hands it to its target, and carries the outcome back to the
-//! queue and the spool.
+//! The runner of one shard: does what the queue asks for, and carries the outcomes back to the queue and the spool.
 
-use crate::maildir::file_name;
-use crate::target::Target;
-use ringpost_base::SpoolId;
-use ringpost_message::{Envelope, delivery_header};
+use crate::handover::Sessions;
+use crate::leases::{Asker, Leases};
+use crate::parcel::{Done, Parcel};
+use crate::target::{Target, Targets};
+use ringpost_base::{MessageIds, SpoolId};
+use ringpost_message::{Envelope, Recipient};
 use ringpost_metrics::{Block, Counter, Gauge, Timing};
-use ringpost_queue::{Attempt, Item, Options as QueueOptions, Outcome, Queue, Routes, Verdict};
+use ringpost_queue::{
+    Action, Attempt, DomainHash, How, LegId, NewItem, NewLeg, Options as QueueOptions, Outcome, Queue, Reason, Routes,
+    Status, Verdict,
+};
 use ringpost_runtime::local::Bell;
-use ringpost_runtime::{Inbox, Pace, after, now, spawn, tick};
-use ringpost_store::{FilesThread, Job, JobContent, JobDone, Loaded, LoadedContent, Store};
+use ringpost_runtime::{Inbox, Pace, after, contain, now, spawn, tick};
+use ringpost_store::{FilesThread, JobDone, Loaded, Store};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,64 +26,141 @@ pub struct RunnerSetup {
     pub queue: Queue,
     /// The shard's spool.
     pub store: Rc<Store>,
-    /// The thread that writes Maildirs.
+    /// The thread that writes Maildirs and files.
     pub files: FilesThread,
-    /// Which target a domain has.
-    pub routes: Routes,
+    /// The way to the owners of destinations.
+    pub leases: Rc<Leases>,
+    /// Makes the ids of reports; the same maker as that of other messages.
+    pub ids: Rc<RefCell<MessageIds>>,
+    /// Which targets an address has.
+    pub routes: Rc<Routes>,
     /// The targets.
-    pub targets: Vec<Target>,
+    pub targets: Targets,
+    /// Who gets what is sent to an address by this server itself.
+    pub reach: Rc<Reach>,
     /// Where it counts.
     pub block: Arc<Block>,
 }
 
-/// An attempt that waits for the files thread.
-struct UnderWay {
-    envelope: Envelope,
-    /// Recipient numbers of each place, by the place's number.
-    places: Vec<Vec<u32>>,
-    /// Outcomes known already.
-    outcomes: Vec<(u32, Outcome)>,
+/// Says whose mailboxes an address leads to: by its aliases and without the detail of a subaddress, where it is one of this
+/// server's domains. Nobody: there is no such user.
+pub type Reach = dyn Fn(&str) -> Vec<Recipient>;
+
+/// Where mail goes, as the config in force has it.
+pub struct Directions {
+    /// Which targets an address has.
+    pub routes: Rc<Routes>,
+    /// The targets.
+    pub targets: Targets,
+    /// Who gets what is sent to an address by this server itself.
+    pub reach: Rc<Reach>,
 }
 
 /// Delivers the messages of one shard.
 pub struct Runner {
-    queue: RefCell<Queue>,
-    store: Rc<Store>,
-    files: FilesThread,
-    directions: RefCell<(Routes, Vec<Target>)>,
-    block: Arc<Block>,
+    pub(crate) queue: RefCell<Queue>,
+    pub(crate) store: Rc<Store>,
+    pub(crate) files: FilesThread,
+    pub(crate) leases: Rc<Leases>,
+    pub(crate) ids: Rc<RefCell<MessageIds>>,
+    pub(crate) directions: RefCell<Directions>,
+    pub(crate) block: Arc<Block>,
+    /// Attempts that wait for the files thread, by the number of their job.
+    pub(crate) in_files: RefCell<HashMap<u64, crate::local::InFiles>>,
+    pub(crate) next_job: Cell<u64>,
+    /// Sessions that wait for a next hop, by destination.
+    pub(crate) sessions: RefCell<HashMap<Rc<str>, Sessions>>,
     work: Bell,
-    under_way: RefCell<HashMap<SpoolId, UnderWay>>,
     stopped: Cell<bool>,
+    /// Reports being made, and messages being read for them.
+    pub(crate) reporting: Cell<usize>,
+}
+
+/// An attempt with what it is made of.
+pub(crate) struct Underway {
+    pub(crate) leg: LegId,
+    pub(crate) destination: Rc<str>,
+    pub(crate) parcel: Parcel,
 }
 
 impl Runner {
     /// A runner that has not begun.
     pub fn new(setup: RunnerSetup) -> Rc<Self> {
-        let RunnerSetup { queue, store, files, routes, targets, block } = setup;
-        let (queue, under_way) = (RefCell::new(queue), RefCell::default());
-        Rc::new(Self {
-            queue,
+        let RunnerSetup { queue, store, files, leases, ids, routes, targets, reach, block } = setup;
+        let runner = Rc::new(Self {
+            queue: RefCell::new(queue),
             store,
             files,
-            directions: RefCell::new((routes, targets)),
+            leases,
+            ids,
+            directions: RefCell::new(Directions { routes, targets, reach }),
             block,
+            in_files: RefCell::default(),
+            next_job: Cell::new(0),
+            sessions: RefCell::default(),
             work: Bell::default(),
-            under_way,
             stopped: Cell::new(false),
-        })
+            reporting: Cell::new(0),
+        });
+        let told = Rc::downgrade(&runner);
+        runner.leases.when_freed(Box::new(move |destination| {
+            if let Some(runner) = told.upgrade() {
+                runner.queue.borrow_mut().freed(destination);
+                runner.ring();
+            }
+        }));
+        runner
     }
 
-    /// Adds an accepted message.
-    pub fn push(&self, item: Item) {
-        self.queue.borrow_mut().push(item);
-        self.work.ring();
+    /// What the queue keeps of a message: its recipients by where they go.
+    pub fn item(&self, envelope: &Envelope, size: u64) -> NewItem {
+        item(&self.directions.borrow().routes, envelope, size)
+    }
+
+    /// Takes a message that was accepted, some of whose recipients, by number, may be done already.
+    pub fn accepted(&self, envelope: &Envelope, size: u64, done: &[u32]) {
+        self.push(NewItem { legacy_done: done.to_vec(), ..self.item(envelope, size) });
+        if !done.is_empty() {
+            self.store.note(envelope.id, &self.queue.borrow().state(envelope.id));
+        }
+    }
+
+    /// Adds a message to the queue.
+    pub fn push(&self, item: NewItem) {
+        self.queue.borrow_mut().push(item, now());
+        self.ring();
     }
 
     /// Delivers by other routes and to other targets, from the next attempt on.
-    pub fn redirect(&self, options: QueueOptions, routes: Routes, targets: Vec<Target>) {
-        self.queue.borrow_mut().configure(options);
-        self.directions.replace((routes, targets));
+    pub fn redirect(&self, options: QueueOptions, directions: Directions) {
+        self.queue.borrow_mut().configure(options, &|name| directions.targets.is_local(name));
+        let former = self.directions.replace(directions);
+        former.targets.retire(&self.directions.borrow().targets);
+        self.ring();
+    }
+
+    /// The targets as they are now, to make the next ones from.
+    pub fn targets(&self) -> Targets {
+        self.directions.borrow().targets.clone()
+    }
+
+    /// The queue, for those who look into it. Ring after a change.
+    pub fn queue(&self) -> &RefCell<Queue> {
+        &self.queue
+    }
+
+    /// The spool that it delivers from.
+    pub fn store(&self) -> &Rc<Store> {
+        &self.store
+    }
+
+    /// The leases.
+    pub fn leases(&self) -> &Rc<Leases> {
+        &self.leases
+    }
+
+    /// There may be something to do.
+    pub fn ring(&self) {
         self.work.ring();
     }
 
@@ -89,18 +169,18 @@ impl Runner {
         self.stopped.set(true);
     }
 
-    /// Attempts under way.
+    /// Attempts under way, and reports being made.
     pub fn in_flight(&self) -> usize {
-        self.queue.borrow().in_flight()
+        self.queue.borrow().in_flight() + self.reporting.get()
     }
 
-    /// Makes attempts for as long as the shard lives.
+    /// Does what the queue asks for, for as long as the shard lives.
     pub async fn run(self: Rc<Self>) {
         let mut pace = Pace::default();
         loop {
-            let attempt = if self.stopped.get() { None } else { self.queue.borrow_mut().next(tick()) };
-            match attempt {
-                Some(attempt) => self.attempt(attempt),
+            let action = if self.stopped.get() { None } else { self.queue.borrow_mut().next(now()) };
+            match action {
+                Some(action) => self.act(action),
                 None => self.rest().await,
             }
             pace.breathe().await;
@@ -109,13 +189,48 @@ impl Runner {
 
     /// Waits for a new message, an outcome, or the next message's time.
     async fn rest(&self) {
-        self.block.set(Gauge::QueueDeferred, self.queue.borrow().deferred() as u64);
-        let due = self.queue.borrow().next_due();
-        match due {
+        let due = {
+            let queue = self.queue.borrow();
+            self.block.set(Gauge::QueueDeferred, queue.deferred() as u64);
+            self.block.set(Gauge::QueueHeld, queue.held() as u64);
+            self.block.set(Gauge::QueueDead, queue.dead() as u64);
+            self.block.set(Gauge::QueueInFlight, queue.in_flight() as u64);
+            queue.next_due()
+        };
+        match due.filter(|_| !self.stopped.get()) {
             None => self.work.heard().await,
             Some(due) => {
                 let wait = due.since(tick()).max(Duration::from_millis(1));
                 after(wait, self.work.heard()).await;
+            }
+        }
+    }
+
+    fn act(self: &Rc<Self>, action: Action) {
+        match action {
+            Action::Attempt(attempt) => self.attempt(attempt),
+            Action::Lease { destination, held } => {
+                let runner = self.clone();
+                spawn("ask for a lease", async move {
+                    let lease = runner.leases.ask(Asker::Queue, &destination, held).await;
+                    runner.queue.borrow_mut().leased(&destination, lease, now());
+                    runner.ring();
+                });
+            }
+            Action::Release { destination, slots, report } => self.leases.give(Asker::Queue, &destination, slots, report),
+            Action::Expire { id, leg, recipients, reason } => {
+                let outcomes: Vec<_> =
+                    recipients.iter().map(|number| (*number, Outcome::Failed(reason.clone()))).collect();
+                self.finish(id, leg, None, Done { outcomes, hop_failed: false });
+            }
+            Action::Delay { id, recipients } => {
+                self.store.note(id, &self.queue.borrow().state(id));
+                self.report(id, None, Verdict { delayed: recipients, ..Verdict::default() });
+            }
+            Action::Forget { id } => {
+                tracing::info!(id = %id, "message forgotten: nothing is left to do, or its time as a dead letter is over");
+                self.block.add(Counter::DeadLettersForgotten, 1);
+                self.store.settle(id);
             }
         }
     }
@@ -130,57 +245,91 @@ impl Runner {
                 Ok(loaded) => runner.begin(attempt, loaded),
                 Err(error) => {
                     tracing::error!(%error, id = %attempt.id, "message can't be read from the spool; kept there");
-                    runner.finish(attempt.id, None, &all(&attempt, Outcome::Deferred));
+                    runner.put_off(&attempt, "the message can't be read from the spool");
                 }
             }
         });
     }
 
-    /// Splits the recipients by where they go.
-    fn begin(&self, attempt: Attempt, loaded: Loaded) {
+    fn put_off(self: &Rc<Self>, attempt: &Attempt, why: &str) {
+        let outcome = Outcome::Deferred(ours(why));
+        self.finish(attempt.id, attempt.leg, None, Done::all(&attempt.recipients, &outcome, false));
+    }
+
+    /// Looks at every recipient's route again, since the config may have changed, and hands the rest to the target.
+    fn begin(self: &Rc<Self>, attempt: Attempt, loaded: Loaded) {
         let envelope = match Envelope::decode(&loaded.envelope) {
-            Ok(envelope) => envelope,
+            Ok(envelope) => Rc::new(envelope),
             Err(error) => {
                 tracing::error!(%error, id = %attempt.id, "message can't be delivered; kept in the spool");
-                return self.finish(attempt.id, None, &all(&attempt, Outcome::Deferred));
+                return self.put_off(&attempt, "the message's envelope is damaged");
             }
         };
-        let mut outcomes = Vec::new();
-        let mut maildirs: BTreeMap<PathBuf, Vec<u32>> = BTreeMap::new();
+        let (here, elsewhere) = self.sort(&attempt, &envelope);
+        let target = self.directions.borrow().targets.find(&attempt.destination).cloned();
+        let Some(target) = target.filter(|_| !here.is_empty()) else {
+            return self.finish(attempt.id, attempt.leg, Some(&envelope), Done { outcomes: elsewhere, hop_failed: false });
+        };
+        let Attempt { id, leg, destination, number, again, .. } = attempt;
+        let parcel = Parcel { id, envelope, content: loaded.content, recipients: here, number, again };
+        let underway = Underway { leg, destination, parcel };
+        match &target {
+            Target::Discard => {
+                let mut done = Done::all(&underway.parcel.recipients, &Outcome::Delivered(How::Final), false);
+                done.outcomes.extend(elsewhere);
+                self.finish(id, leg, Some(&underway.parcel.envelope), done);
+            }
+            Target::Maildir(template) => self.to_maildirs(template, underway, elsewhere),
+            Target::File(directory) => self.to_file(directory, underway, elsewhere),
+            Target::Hop(_) | Target::Webhook(_) => self.to_elsewhere(target.clone(), underway, elsewhere),
+        }
+    }
+
+    /// The recipients that this destination still is for, and what becomes of the others.
+    fn sort(&self, attempt: &Attempt, envelope: &Envelope) -> (Vec<u32>, Vec<(u32, Outcome)>) {
+        let (mut here, mut elsewhere) = (Vec::with_capacity(attempt.recipients.len()), Vec::new());
         let directions = self.directions.borrow();
-        let (routes, targets) = &*directions;
         for number in &attempt.recipients {
-            let recipient = envelope.recipients.get(*number as usize);
-            let address = recipient.map_or("", |recipient| &*recipient.address);
-            let kept_in = recipient.map_or("", |recipient| recipient.kept_in());
-            match routes.target(address).and_then(|target| targets.get(target)) {
-                Some(Target::Maildir(template)) => maildirs.entry(template.path(kept_in)).or_default().push(*number),
-                Some(Target::Discard) => outcomes.push((*number, Outcome::Delivered)),
-                None => {
-                    tracing::warn!(id = %attempt.id, recipient = address, "no domain takes this recipient any more");
-                    outcomes.push((*number, Outcome::Deferred));
-                }
+            let address = envelope.recipients.get(*number as usize).map_or("", |recipient| &*recipient.address);
+            let route = directions.routes.route(address);
+            let destinations = route.as_ref().map_or(&[][..], |route| route.destinations);
+            if destinations.iter().any(|destination| destination.name == attempt.destination) {
+                here.push(*number);
+            } else if let Some(first) = destinations.first() {
+                let outcome = Outcome::Moved { destination: first.name.clone(), local: first.local };
+                elsewhere.push((*number, outcome));
+            } else {
+                tracing::warn!(id = %attempt.id, recipient = address, "no domain or route takes this recipient any more");
+                elsewhere.push((*number, Outcome::Deferred(ours("no domain or route takes this recipient any more"))));
             }
         }
-        drop(directions);
-        if maildirs.is_empty() {
-            return self.finish(attempt.id, Some(&envelope), &outcomes);
-        }
-        let (mut places, mut numbers) = (Vec::with_capacity(maildirs.len()), Vec::with_capacity(maildirs.len()));
-        for (path, recipients) in maildirs {
-            let mut header = Vec::with_capacity(128);
-            let addresses = recipients.iter().filter_map(|number| envelope.recipients.get(*number as usize));
-            delivery_header(&envelope.from, addresses.map(|recipient| &*recipient.address), &mut header);
-            places.push((path, header, numbers.len()));
-            numbers.push(recipients);
-        }
-        let content = match loaded.content {
-            LoadedContent::Memory(bytes) => JobContent::Memory(bytes),
-            LoadedContent::File(path, file) => JobContent::File(path, file),
-        };
-        let name = file_name(envelope.id, envelope.arrived);
-        self.under_way.borrow_mut().insert(attempt.id, UnderWay { envelope, places: numbers, outcomes });
-        self.files.submit(Job { id: attempt.id, name, places, content, again: attempt.again });
+        (here, elsewhere)
+    }
+
+    /// To a target that is elsewhere, in a task of its own.
+    fn to_elsewhere(self: &Rc<Self>, target: Target, underway: Underway, elsewhere: Vec<(u32, Outcome)>) {
+        let runner = self.clone();
+        spawn("deliver", async move {
+            let Underway { leg, destination, parcel } = underway;
+            let since = tick();
+            let done = contain(target.deliver(&parcel)).await;
+            runner.block.observe(Timing::Attempt, tick().since(since));
+            let mut done = match done {
+                Ok(Some(done)) => done,
+                Ok(None) => Done { outcomes: Vec::new(), hop_failed: false },
+                Err(panic) => {
+                    runner.panicked(parcel.id, &destination, panic);
+                    Done::all(&parcel.recipients, &Outcome::Deferred(ours("a fault of this server")), false)
+                }
+            };
+            done.outcomes.extend(elsewhere);
+            runner.finish(parcel.id, leg, Some(&parcel.envelope), done);
+        });
+    }
+
+    pub(crate) fn panicked(&self, id: SpoolId, destination: &str, panic: String) {
+        self.block.add(Counter::DeliveriesPanicked, 1);
+        tracing::error!(id = %id, target = destination, panic, "delivery panicked");
     }
 
     /// Takes what the files thread has done, for as long as the shard lives.
@@ -188,57 +337,150 @@ impl Runner {
         loop {
             let done = inbox.receive().await;
             self.block.add(Counter::FilesSynced, done.syncs);
-            let Some(UnderWay { envelope, places, mut outcomes }) = self.under_way.borrow_mut().remove(&done.id) else {
-                continue;
-            };
-            for (place, result) in done.places {
-                let outcome = match result {
-                    Ok(()) => Outcome::Delivered,
-                    Err(reason) => {
-                        tracing::warn!(id = %done.id, reason, "delivery deferred");
-                        Outcome::Deferred
-                    }
-                };
-                outcomes.extend(places.get(place).into_iter().flatten().map(|number| (*number, outcome)));
-            }
-            self.finish(done.id, Some(&envelope), &outcomes);
+            self.collected(done);
         }
     }
 
-    /// The one arrow back: an outcome settles the message, or puts it off.
-    fn finish(&self, id: SpoolId, envelope: Option<&Envelope>, outcomes: &[(u32, Outcome)]) {
-        let delivered = outcomes.iter().filter(|(_, outcome)| *outcome == Outcome::Delivered).count();
-        self.block.add(Counter::DeliveriesDelivered, delivered as u64);
-        self.block.add(Counter::DeliveriesDeferred, (outcomes.len() - delivered) as u64);
-        let verdict = self.queue.borrow_mut().outcome(id, outcomes, tick());
-        match verdict {
-            Verdict::Settled => {
-                self.store.settle(id);
-                if let Some(envelope) = envelope {
-                    let delay = now().wall.since(envelope.arrived);
-                    self.block.observe(Timing::Delivery, delay);
-                    tracing::info!(
-                        id = %id,
-                        session = &*envelope.session,
-                        from = &*envelope.from,
-                        recipients = envelope.recipients.len() as u64,
-                        delay_ms = delay.as_millis() as u64,
-                        "delivered"
-                    );
-                }
+    /// The one arrow back: outcomes settle the message, put it off, or have its sender told.
+    pub(crate) fn finish(self: &Rc<Self>, id: SpoolId, leg: LegId, envelope: Option<&Rc<Envelope>>, done: Done) {
+        self.count(&done.outcomes);
+        let verdict = self.queue.borrow_mut().outcome(leg, &done.outcomes, done.hop_failed, now());
+        if verdict.unknown {
+            // An operator has dropped it while it was under way.
+            tracing::info!(id = %id, "outcome of an attempt that the queue no longer knows");
+            return self.ring();
+        }
+        let reports = self.reports_for(envelope, &verdict);
+        if verdict.state_changed && !verdict.settled {
+            self.store.note(id, &self.queue.borrow().state(id));
+        }
+        self.tell_log(id, envelope, &done.outcomes, &verdict);
+        if reports {
+            self.report(id, envelope.cloned(), verdict);
+        } else if verdict.settled {
+            self.settle(id, envelope);
+        } else if verdict.wait.is_some() && self.store.is_kept(id) {
+            self.persist(id);
+        }
+        self.ring();
+    }
+
+    /// Whether somebody may have to be told before the message goes on.
+    fn reports_for(&self, envelope: Option<&Rc<Envelope>>, verdict: &Verdict) -> bool {
+        let success = || {
+            let asked = |number: &u32| {
+                let recipient = envelope.and_then(|envelope| envelope.recipients.get(*number as usize));
+                recipient.is_some_and(|recipient| recipient.notify.success())
+            };
+            verdict.delivered.iter().any(|(number, _)| asked(number))
+        };
+        !verdict.failed.is_empty() || !verdict.delayed.is_empty() || success()
+    }
+
+    /// The spool may forget the message.
+    pub(crate) fn settle(&self, id: SpoolId, envelope: Option<&Rc<Envelope>>) {
+        self.store.settle(id);
+        let Some(envelope) = envelope else { return };
+        let delay = now().wall.since(envelope.arrived);
+        self.block.observe(Timing::Delivery, delay);
+        tracing::info!(
+            id = %id,
+            session = &*envelope.session,
+            from = &*envelope.from,
+            recipients = envelope.recipients.len() as u64,
+            delay_ms = delay.as_millis() as u64,
+            "settled"
+        );
+    }
+
+    /// A message that was only in memory has to wait: now it is written down.
+    fn persist(self: &Rc<Self>, id: SpoolId) {
+        let runner = self.clone();
+        spawn("write a kept message down", async move {
+            if let Err(failure) = runner.store.persist(id).await {
+                tracing::error!(%failure, id = %id, "message is in memory only and can't be written down");
             }
-            Verdict::Unknown => tracing::error!(id = %id, "outcome of an attempt that nobody made"),
-            Verdict::Retry { done, progressed, wait } => {
-                if progressed {
-                    self.store.progress(id, &done);
+        });
+    }
+
+    pub(crate) fn count(&self, outcomes: &[(u32, Outcome)]) {
+        for (_, outcome) in outcomes {
+            let row = match outcome {
+                Outcome::Delivered(_) => Counter::DeliveriesDelivered,
+                Outcome::Deferred(_) => Counter::DeliveriesDeferred,
+                Outcome::Failed(_) => Counter::DeliveriesFailed,
+                Outcome::Moved { .. } => continue,
+            };
+            self.block.add(row, 1);
+        }
+    }
+
+    fn tell_log(&self, id: SpoolId, envelope: Option<&Rc<Envelope>>, outcomes: &[(u32, Outcome)], verdict: &Verdict) {
+        let address = |number: u32| {
+            let recipient = envelope.and_then(|envelope| envelope.recipients.get(number as usize));
+            recipient.map_or("", |recipient| &*recipient.address)
+        };
+        let (mut deferred, mut first) = (0_u64, None);
+        for (number, outcome) in outcomes {
+            match outcome {
+                Outcome::Deferred(reason) => {
+                    deferred += 1;
+                    first.get_or_insert((*number, reason));
                 }
-                tracing::warn!(id = %id, retry_seconds = wait.as_secs(), "message waits for another attempt");
+                Outcome::Failed(reason) => tracing::warn!(id = %id, recipient = address(*number),
+                    remote = reason.remote.as_deref().unwrap_or(""), code = u64::from(reason.code),
+                    status = %reason.status, reason = &*reason.text, "delivery failed for good"),
+                Outcome::Delivered(_) | Outcome::Moved { .. } => {}
             }
         }
-        self.work.ring();
+        if let Some((number, reason)) = first {
+            tracing::warn!(id = %id, recipient = address(number), recipients = deferred,
+                remote = reason.remote.as_deref().unwrap_or(""), code = u64::from(reason.code),
+                status = %reason.status, reason = &*reason.text,
+                retry_seconds = verdict.wait.unwrap_or_default().as_secs(), "delivery deferred");
+        }
     }
 }
 
-fn all(attempt: &Attempt, outcome: Outcome) -> Vec<(u32, Outcome)> {
-    attempt.recipients.iter().map(|number| (*number, outcome)).collect()
+/// A reason of our own, for waiting.
+pub(crate) fn ours(text: &str) -> Reason {
+    // RFC 3463 section 3.4: other or undefined mail system status.
+    Reason::ours(Status(4, 3, 0), text)
+}
+
+/// What the queue keeps of a message.
+pub fn item(routes: &Routes, envelope: &Envelope, size: u64) -> NewItem {
+    let mut legs: Vec<NewLeg> = Vec::with_capacity(1);
+    let mut priority = None;
+    for (number, recipient) in (0..).zip(&envelope.recipients) {
+        let route = routes.route(&recipient.address);
+        let domain = DomainHash::of_address(&recipient.address);
+        let mut add = |name: &Rc<str>, local| match legs.iter_mut().find(|leg| leg.destination == *name) {
+            Some(leg) => {
+                leg.recipients.push(number);
+                leg.domain = leg.domain.joined(domain);
+            }
+            None => legs.push(NewLeg { destination: name.clone(), local, recipients: vec![number], domain }),
+        };
+        match route {
+            Some(route) => {
+                route.destinations.iter().for_each(|destination| add(&destination.name, destination.local));
+                priority = Some(priority.map_or(route.priority, |so_far: ringpost_base::Priority| so_far.min(route.priority)));
+            }
+            // It waits where it can be seen, until a reload gives it a route or its time is over.
+            None => add(&"".into(), true),
+        }
+    }
+    NewItem {
+        id: envelope.id,
+        priority: priority.unwrap_or_default(),
+        size,
+        null_sender: envelope.from.is_empty(),
+        sender_domain: DomainHash::of_address(&envelope.from),
+        legs,
+        recovered: false,
+        state: Box::default(),
+        legacy_done: Vec::new(),
+        recipients: envelope.recipients.len() as u32,
+    }
 }

@@ -5,7 +5,7 @@
 //! same poll, only what the machine leaves over is kept.
 //!
 //! Deadlines are kept in the connection [`Table`], which one task per shard sweeps: no timer is set on the way of a
-//! message.
+//! message. An [`Outbound`] is a connection that we open; each wait of it has a timer of its own.
 //!
 //! ```
 //! use ringpost_base::NetworkLengths;
@@ -23,6 +23,7 @@ mod filter;
 mod gate;
 mod handshake;
 mod listener;
+mod outbound;
 mod scratch;
 mod sending;
 mod steering;
@@ -34,6 +35,9 @@ pub use certificates::{self_signed, stored_or_made};
 pub use connection::{Closed, Connection};
 pub use error::NetError;
 pub use listener::{Bound, Group, bind, serve};
+pub use outbound::{
+    Awaited, ClientIdentity, ClientTls, ClientTlsOptions, Endpoint, Outbound, OutboundError, PIECE_MAX, TlsFacts,
+};
 pub use table::Table;
 pub use tls::{
     Acceptor, CertificateFiles, ClientCertificate, ClientCertificates, Fingerprint, Handshake, Strength, Ticketing,

@@ -13,6 +13,7 @@ mod suites;
 mod tests;
 
 pub use clients::{ClientCertificate, Fingerprint};
+pub(crate) use suites::provider;
 
 use crate::NetError;
 use chains::{Chain, Chains};

@@ -6,6 +6,7 @@
 use crate::admission::Client;
 use crate::mx::Mx;
 use crate::owners::Question;
+use crate::proof::Proof;
 use crate::transaction::Message;
 use ringpost_base::{SessionId, Tick};
 use ringpost_message::Security;
@@ -14,7 +15,6 @@ use ringpost_net::{ClientCertificate, Closed, Connection, Handshake};
 use ringpost_policy::{Note, Offence, Stage, Value};
 use ringpost_runtime::{Pace, tick};
 use ringpost_smtp::{ForwardInfo, Reply, Session, SessionLimit, Step};
-use ringpost_store::Receipt;
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Duration;
@@ -29,7 +29,7 @@ const BODY_BEGINS: Duration = Duration::from_secs(30);
 pub(crate) struct Dialogue<'a> {
     pub(crate) mx: &'a Mx,
     pub(crate) listener: Rc<str>,
-    pub(crate) session: Session<Receipt>,
+    pub(crate) session: Session<Proof>,
     pub(crate) id: SessionId,
     pub(crate) client: Box<Client>,
     pub(crate) out: Vec<u8>,
@@ -51,7 +51,7 @@ impl<'a> Dialogue<'a> {
     pub(crate) fn new(
         mx: &'a Mx,
         listener: &Rc<str>,
-        session: Session<Receipt>,
+        session: Session<Proof>,
         id: SessionId,
         address: IpAddr,
     ) -> Self {

@@ -9,9 +9,10 @@ mod dialogue;
 mod lookups;
 mod mx;
 mod owners;
+mod proof;
 mod rules;
 mod transaction;
 
-pub use mx::{Mx, MxListener, MxSetup};
+pub use mx::{HandOver, HandedOverOrNot, Mx, MxListener, MxSetup, TakeAccepted};
 pub use owners::{Mesh, Owners, OwnersSetup, Question, Verdict};
 pub use rules::{ListenerRules, Rules, Timeouts};

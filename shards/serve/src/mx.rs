@@ -3,20 +3,23 @@
 use crate::admission::End;
 use crate::dialogue::Dialogue;
 use crate::owners::Owners;
+use crate::proof::Proof;
 use crate::rules::{ListenerRules, Rules, among};
 use ringpost_base::{
     ByteCount, Entropy, MessageIds, SessionId, SessionIds, ShardId, SpoolId, Tick, Timestamp, canonical,
 };
 use ringpost_dns::{Answers, BreakerOptions, Dns, List, Lists, Resolver};
+use ringpost_message::Envelope;
 use ringpost_metrics::{Block, Counter, Gauge};
 use ringpost_net::{Closed, Connection, Table};
 use ringpost_policy::{Admission, BanSet, DnsList, GreySecret, Limit, Load, Note, Stage, Trail, TrailStep, Value};
-use ringpost_queue::Item;
+use ringpost_queue::{HandedOver, NotHandedOver, Reason};
 use ringpost_runtime::{contain, now, spawn, tick};
 use ringpost_smtp::{Reply, Session, Setup, TlsUse, replies};
-use ringpost_store::{Receipt, Store};
+use ringpost_store::{LoadedContent, Store};
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,12 +30,23 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Connections told at one time why they are not served; further ones are closed without a word.
 const TURNING_AWAY_MAX: usize = 256;
 
+/// Takes a message that is kept here: its envelope, its length in bytes, and the recipients, by number, that are done already.
+pub type TakeAccepted = dyn Fn(&Envelope, u64, &[u32]);
+
+/// Asks the next hop to answer for a message, and waits for what it says.
+pub type HandOver = dyn Fn(Rc<Envelope>, LoadedContent) -> Pin<Box<dyn Future<Output = HandedOverOrNot>>>;
+
+/// What came of it: the proof, or who has it and the first reason why another has not.
+pub type HandedOverOrNot = Result<HandedOver, (NotHandedOver, Reason)>;
+
 /// What an MX is made of.
 pub struct MxSetup {
     /// Which shard.
     pub shard: ShardId,
-    /// Randomness for ids.
+    /// Randomness for ids of sessions.
     pub entropy: Entropy,
+    /// Makes the ids of messages; the same maker as that of reports.
+    pub ids: Rc<RefCell<MessageIds>>,
     /// The rules it begins with.
     pub rules: Rules,
     /// Who is shut out, and who never is.
@@ -50,7 +64,9 @@ pub struct MxSetup {
     /// Where it counts.
     pub block: Arc<Block>,
     /// Where accepted messages go.
-    pub accepted: Box<dyn Fn(Item)>,
+    pub accepted: Box<TakeAccepted>,
+    /// Asks the next hop to answer for a message.
+    pub hand_over: Box<HandOver>,
 }
 
 /// The MX of one shard, shared by its listeners.
@@ -65,8 +81,9 @@ pub struct Mx {
     lists: RefCell<(Vec<DnsList>, Option<Rc<Lists>>)>,
     pub(crate) store: Rc<Store>,
     block: Arc<Block>,
-    pub(crate) accepted: Box<dyn Fn(Item)>,
-    message_ids: RefCell<MessageIds>,
+    pub(crate) accepted: Box<TakeAccepted>,
+    pub(crate) hand_over: Box<HandOver>,
+    message_ids: Rc<RefCell<MessageIds>>,
     session_ids: RefCell<SessionIds>,
     /// Connections being told that they are not served.
     turning_away: Cell<usize>,
@@ -82,7 +99,6 @@ pub struct MxListener {
 impl Mx {
     /// An MX with nothing connected.
     pub fn new(setup: MxSetup) -> Rc<Self> {
-        let message_ids = RefCell::new(MessageIds::new(setup.shard, setup.entropy));
         let session_ids = RefCell::new(SessionIds::new(setup.shard, setup.entropy));
         setup.block.set(Gauge::ConfigEpoch, setup.rules.epoch);
         setup.block.set(Gauge::Bans, setup.bans.len() as u64);
@@ -98,7 +114,8 @@ impl Mx {
             store: setup.store,
             block: setup.block,
             accepted: setup.accepted,
-            message_ids,
+            hand_over: setup.hand_over,
+            message_ids: setup.ids,
             session_ids,
             turning_away: Cell::new(0),
         })
@@ -381,7 +398,7 @@ impl MxListener {
         listener: &ListenerRules,
         id: SessionId,
         connection: &Connection,
-    ) -> Session<Receipt> {
+    ) -> Session<Proof> {
         let trust = listener.trust(canonical(connection.peer().ip()));
         Session::new(Setup {
             options: rules.options.clone(),

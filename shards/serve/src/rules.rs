@@ -6,6 +6,7 @@
 use ringpost_base::Network;
 use ringpost_net::Acceptor;
 use ringpost_policy::{Capacity, GreylistMode, Policy, ScreenOptions};
+use ringpost_queue::Routes;
 use ringpost_smtp::{Options, Protocol, TlsUse, Trust};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -30,6 +31,10 @@ pub struct Rules {
     pub capacity: Capacity,
     /// How long a client may take.
     pub timeouts: Timeouts,
+    /// Where mail goes, and what is promised of it.
+    pub routes: Rc<Routes>,
+    /// How long a client waits for the next hop to answer for a message.
+    pub next_hop_timeout: Duration,
     /// Makes TLS sessions.
     pub acceptor: Acceptor,
     /// Mail is taken over TLS only, on every listener.

@@ -1,20 +1,22 @@
 //! The way of a message, in the order of this file: a step becomes an envelope and a body, the body's headers become
-//! evidence, evidence a decision, a commit a receipt, a receipt the 250, and last an item of the queue.
+//! evidence, evidence a decision, the decision a proof that the message is in good hands, and the proof the 250.
 
 use crate::dialogue::Dialogue;
 use crate::mx::Mx;
 use crate::owners::{Question, Verdict};
+use crate::proof::Proof;
 use crate::rules::Rules;
-use ringpost_base::{Accepted, SpoolId, Tick, Timestamp};
+use ringpost_base::{Durability, SpoolId, Tick, Timestamp};
 use ringpost_message::{Arrival, Envelope, Headers, Notify, Recipient, Ret, received};
 use ringpost_metrics::{Counter, Gauge, Timing};
 use ringpost_policy::{
     Evidence, Grey, GreyKey, GreyPass, GreylistMode, HeloKind, Limit, Offence, Screening, Served, Stage, Value,
 };
-use ringpost_queue::Item;
-use ringpost_runtime::{now, tick};
+use ringpost_queue::HandedOver;
+use ringpost_runtime::{after, now, tick};
 use ringpost_smtp::{Abandoned, BodyKind, Mail, Path, Rcpt, Reply, Step, replies};
-use ringpost_store::{Draft, Failure};
+use ringpost_store::{Draft, Failure, Space};
+use std::rc::Rc;
 
 /// A message between MAIL and its final reply.
 pub(crate) struct Message<'a> {
@@ -104,6 +106,10 @@ impl<'a> Dialogue<'a> {
     }
 
     async fn judge_sender(&self, rules: &Rules, mail: &Mail) -> Result<(), Refusal> {
+        if self.mx.store.space() == Space::Full {
+            self.mx.block().add(Counter::SpaceRefused, 1);
+            return Err(Refusal::by("spool.space_hard", replies::STORAGE_FULL));
+        }
         if let Err(busy) = rules.policy.sender(&self.mx.load(), &rules.capacity) {
             return Err(match busy.limit() {
                 Some(limit) => self.limited(limit),
@@ -348,7 +354,7 @@ impl<'a> Dialogue<'a> {
             reason = reply.text(), "message refused");
     }
 
-    /// The message is whole: evidence, decision, receipt, 250, item.
+    /// The message is whole: evidence, decision, proof, 250.
     pub(crate) async fn finish(&mut self) -> Option<Step> {
         let (Some(mut message), block) = (self.message.take(), self.mx.block()) else {
             return self.session.refuse(replies::BAD_SEQUENCE, &mut self.out);
@@ -372,25 +378,86 @@ impl<'a> Dialogue<'a> {
             block.add(Counter::LimitHops, 1);
             return self.refuse(&message, reply, "limits.hops");
         }
-        let envelope = self.envelope(&mut message);
-        let mut stored = Vec::with_capacity(256);
-        envelope.encode(&mut stored);
+        let envelope = Rc::new(self.envelope(&mut message));
         let since = tick();
-        match self.mx.store.commit(body.draft, &stored).await {
-            Ok(receipt) => {
-                // First of all: whatever happens to this session, the message is on its way.
-                (self.mx.accepted)(Item::new(receipt.id(), envelope.recipients.len() as u32));
-                self.session.accept(&receipt, &mut self.out);
+        match self.take_charge(&rules, body.draft, &envelope).await {
+            Ok(proof) => {
+                self.session.accept(&proof, &mut self.out);
+                let durability = proof.durability();
                 block.add(Counter::MessagesAccepted, 1);
+                block.add(counter_of(durability), 1);
                 block.add(Counter::BytesAccepted, size);
-                let inputs = [("id", Value::Text(id)), ("durability", Value::Text("fsync"))];
+                let inputs = [("id", Value::Text(id)), ("durability", Value::Text(durability.name()))];
                 self.note(Stage::Commit, 250, "", since, &inputs);
-                self.log_accepted(&envelope, &headers, size);
+                self.log_accepted(&envelope, &headers, size, durability);
                 None
             }
-            Err(Failure::Full) => self.refuse(&message, replies::STORAGE_FULL, "spool"),
-            Err(Failure::Io) => self.refuse(&message, replies::STORAGE_FAILED, "spool"),
+            Err(Refusal { reply, rule }) => self.refuse(&message, reply, &rule),
         }
+    }
+
+    /// Makes the message as durable as its routes promise, and sees to it that what is kept here goes on its way.
+    async fn take_charge(&self, rules: &Rules, mut draft: Draft, envelope: &Rc<Envelope>) -> Result<Proof, Refusal> {
+        let mut stored = Vec::with_capacity(256);
+        envelope.encode(&mut stored);
+        let size = draft.len();
+        let mut done = Vec::new();
+        match rules.routes.durability(envelope.recipients.iter().map(|recipient| &*recipient.address)) {
+            Durability::Memory => match self.mx.store.keep(draft, &stored) {
+                Ok(receipt) => {
+                    (self.mx.accepted)(envelope, size, &[]);
+                    return Ok(Proof::Kept(receipt));
+                }
+                // No room in memory: the disk promises more.
+                Err(back) => draft = back,
+            },
+            Durability::NextHop => match self.hand_over(rules, &mut draft, envelope).await? {
+                HandOver::Whole(handed_over) => return Ok(Proof::HandedOver(handed_over)),
+                HandOver::Part(delivered) => done = delivered,
+            },
+            Durability::Fsync => {}
+        }
+        match self.mx.store.commit(draft, &stored).await {
+            Ok(receipt) => {
+                // First of all: whatever happens to this session, the message is on its way.
+                (self.mx.accepted)(envelope, size, &done);
+                Ok(Proof::Kept(receipt))
+            }
+            Err(Failure::Full) => Err(Refusal::by("spool", replies::STORAGE_FULL)),
+            Err(Failure::Io) => Err(Refusal::by("spool", replies::STORAGE_FAILED)),
+        }
+    }
+
+    /// Asks the next hop to answer for the message. Of one that it took for some recipients only, the others are ours.
+    async fn hand_over(
+        &self,
+        rules: &Rules,
+        draft: &mut Draft,
+        envelope: &Rc<Envelope>,
+    ) -> Result<HandOver, Refusal> {
+        let unavailable = || Refusal::by("queue.next_hop_timeout", replies::NEXT_HOP_UNAVAILABLE);
+        let content = draft.lend().await.map_err(|error| {
+            tracing::error!(%error, session = %self.id, "message could not be lent to its delivery");
+            Refusal::by("spool", replies::STORAGE_FAILED)
+        })?;
+        let asked = after(rules.next_hop_timeout, (self.mx.hand_over)(envelope.clone(), content));
+        let answer = asked.await.ok_or_else(unavailable)?;
+        draft.take_back();
+        let (not, reason) = match answer {
+            Ok(proof) => return Ok(HandOver::Whole(proof)),
+            Err(not) => not,
+        };
+        tracing::info!(session = %self.id, id = %envelope.id, code = u64::from(reason.code), status = %reason.status,
+            remote = reason.remote.as_deref().unwrap_or(""), reason = &*reason.text,
+            "next hop did not take the message for all recipients");
+        if not.is_refused() {
+            return Err(Refusal::by("next-hop", replies::NEXT_HOP_REFUSED));
+        }
+        if not.delivered.is_empty() && not.failed.is_empty() {
+            return Err(unavailable());
+        }
+        // What is refused for one of several is told by a report, since there is one reply for all.
+        Ok(HandOver::Part(not.delivered.into_iter().map(|(number, _)| number).collect()))
     }
 
     fn envelope(&self, message: &mut Message<'_>) -> Envelope {
@@ -428,7 +495,7 @@ impl<'a> Dialogue<'a> {
         step
     }
 
-    fn log_accepted(&mut self, envelope: &Envelope, headers: &Headers, size: u64) {
+    fn log_accepted(&mut self, envelope: &Envelope, headers: &Headers, size: u64, durability: Durability) {
         let forwarded = self.forwarded.take();
         let origin = forwarded.as_ref().and_then(|info| info.addr.as_deref()).unwrap_or("");
         tracing::info!(
@@ -443,9 +510,26 @@ impl<'a> Dialogue<'a> {
             recipients = envelope.recipients.len() as u64,
             bytes = size,
             message_id = headers.message_id.as_deref().unwrap_or(""),
-            durability = "fsync",
+            durability = durability.name(),
             "accepted"
         );
+    }
+}
+
+/// What has become of a message that the next hop was asked to take.
+enum HandOver {
+    /// It has it.
+    Whole(HandedOver),
+    /// It has it for these recipients; the others are still to be served.
+    Part(Vec<u32>),
+}
+
+/// The row that counts messages by what had become of them at their 250.
+fn counter_of(durability: Durability) -> Counter {
+    match durability {
+        Durability::Memory => Counter::AcceptedMemory,
+        Durability::NextHop => Counter::AcceptedNextHop,
+        Durability::Fsync => Counter::AcceptedFsync,
     }
 }
 

@@ -1,13 +1,14 @@
 //! A message as it arrives: in memory up to a size, in a body file beyond it.
 
-use crate::error::{StoreError, file_error};
-use crate::segments::sync_directory;
-use crate::store::Store;
-use glommio::io::{BufferedFile, OpenOptions};
+use crate::error::StoreError;
+use crate::recent::Stamp;
+use crate::store::{LoadedContent, Store};
+use glommio::io::BufferedFile;
 use ringpost_base::SpoolId;
 use ringpost_metrics::{Counter, Gauge};
+use ringpost_runtime::tick;
 use ringpost_spool::BodyFile;
-use std::{path::PathBuf, rc::Rc};
+use std::{path::PathBuf, rc::Rc, sync::Arc};
 
 /// Bytes gathered before they are written to the body file. With what one read brings, this bounds a session's memory.
 const SPILL: usize = 64 << 10;
@@ -31,13 +32,20 @@ pub struct Draft {
     bytes: Vec<u8>,
     /// What of `bytes` the memory gauge has been told.
     counted: usize,
-    spill: Option<Spill>,
+    /// When it grew last.
+    stamp: Stamp,
+    /// Boxed: most messages have none, and drafts are handed about.
+    spill: Option<Box<Spill>>,
+    /// The bytes, while they are lent.
+    lent: Option<Arc<Vec<u8>>>,
 }
 
 impl Draft {
     pub(crate) fn new(store: Rc<Store>, id: SpoolId) -> Self {
         let bytes = store.buffers.take();
-        Self { store, id, bytes, counted: 0, spill: None }
+        let mut stamp = Stamp::default();
+        store.recent.moved(&mut stamp, tick());
+        Self { store, id, bytes, counted: 0, stamp, spill: None, lent: None }
     }
 
     /// The message's id.
@@ -75,8 +83,16 @@ impl Draft {
         self.bytes.len() > limit
     }
 
-    /// Tells the memory gauge what has come since.
+    /// Whether its bytes, or some of them, are in a body file, or will be once it is whole.
+    pub fn is_large(&self) -> bool {
+        self.spill.is_some() || self.bytes.len() > self.store.options.inline_max.as_len()
+    }
+
+    /// Tells the memory gauge what has come since, and the store that this message moves.
     pub fn account(&mut self) {
+        if self.bytes.len() > self.counted {
+            self.store.recent.moved(&mut self.stamp, tick());
+        }
         let block = &self.store.block;
         match self.bytes.len().checked_sub(self.counted) {
             Some(more) => block.raise(Gauge::MessageMemory, more as u64),
@@ -89,10 +105,8 @@ impl Draft {
     pub async fn lighten(&mut self) -> Result<(), StoreError> {
         if self.spill.is_none() {
             let path = self.store.body_path(self.id);
-            let mut options = OpenOptions::new();
-            let opened = options.read(true).write(true).create(true).truncate(true).buffered_open(&path).await;
-            let file = opened.map_err(|error| file_error(&path, error))?;
-            self.spill = Some(Spill { file, path, len: 0, crc: 0 });
+            let file = self.store.disk.create_body(&path).await?;
+            self.spill = Some(Box::new(Spill { file, path, len: 0, crc: 0 }));
         }
         self.flush().await?;
         self.account();
@@ -109,26 +123,49 @@ impl Draft {
         let bytes = std::mem::replace(&mut self.bytes, Vec::with_capacity(room));
         let len = bytes.len();
         let crc = ringpost_spool::checksum(spill.crc, &bytes);
-        let wrote = spill.file.write_at(bytes, spill.len).await.map_err(|error| file_error(&spill.path, error))?;
-        if wrote != len {
-            return Err(file_error(&spill.path, format!("wrote {wrote} of {len} bytes")));
-        }
+        self.store.disk.write_body(&spill.file, &spill.path, bytes, spill.len).await?;
         spill.crc = crc;
         spill.len += len as u64;
         Ok(())
     }
 
+    /// Lends the message to somebody who reads it before it is durable anywhere. Until [`Draft::take_back`] nothing may be
+    /// added, and it can't be committed.
+    pub async fn lend(&mut self) -> Result<LoadedContent, StoreError> {
+        if self.spill.is_some() {
+            self.flush().await?;
+            self.account();
+        }
+        if let Some(spill) = &self.spill {
+            let file = BodyFile { len: spill.len, crc: spill.crc };
+            return Ok(LoadedContent::File(spill.path.clone(), file));
+        }
+        let bytes = Arc::new(std::mem::take(&mut self.bytes));
+        self.lent = Some(bytes.clone());
+        Ok(LoadedContent::Memory(bytes))
+    }
+
+    /// Takes back what was lent. Copied only if the borrower still has it.
+    pub fn take_back(&mut self) {
+        if let Some(bytes) = self.lent.take() {
+            self.bytes = Arc::try_unwrap(bytes).unwrap_or_else(|shared| Vec::clone(&shared));
+        }
+    }
+
     /// The body file, whole, synced, and found in its directory after a crash; nothing if the message is in memory.
+    ///
+    /// After a sync that failed the draft is of no use, and is not synced again: see [`crate::segments::Segments::write`].
     pub(crate) async fn seal(&mut self) -> Result<Option<BodyFile>, StoreError> {
+        self.store.recent.ended(&mut self.stamp, tick());
         // What came with the last read may have made it large without anybody looking.
-        if self.spill.is_none() && self.bytes.len() > self.store.options.inline_max.as_len() {
+        if self.spill.is_none() && self.is_large() {
             self.lighten().await?;
         }
         self.flush().await?;
         let Some(spill) = &self.spill else { return Ok(None) };
-        spill.file.fdatasync().await.map_err(|error| file_error(&spill.path, error))?;
+        self.store.disk.sync_body(&spill.file, &spill.path).await?;
         self.store.block.add(Counter::SpoolSyncs, 1);
-        sync_directory(&self.store.bodies).await?;
+        self.store.disk.sync_directory(&self.store.bodies).await?;
         Ok(Some(BodyFile { len: spill.len, crc: spill.crc }))
     }
 
@@ -141,11 +178,12 @@ impl Draft {
 
 impl Drop for Draft {
     fn drop(&mut self) {
+        self.store.recent.ended(&mut self.stamp, tick());
         self.store.block.lower(Gauge::MessageMemory, self.counted as u64);
         self.store.buffers.give(std::mem::take(&mut self.bytes));
         if let Some(spill) = self.spill.take() {
             // Not committed: nothing refers to the file. Where it can't be removed, the next start does.
-            let _ = std::fs::remove_file(&spill.path);
+            let _ = self.store.disk.remove_body(&spill.path);
         }
     }
 }

@@ -1,9 +1,10 @@
-//! The thread beside a shard that writes Maildirs.
+//! The thread beside a shard that writes Maildirs and files.
 //!
 //! Making, linking and syncing small files are operations that io_uring hands to kernel worker threads one by one; a
 //! thread of our own does them for a whole batch of messages, with two syncs for all of them. It gets [`Job`]s through a
 //! channel and answers each with a [`JobDone`] through the shard's inbox.
 
+use crate::file_target;
 use crate::maildir::{self, Maildirs};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use ringpost_base::{ShardId, SpoolId};
@@ -19,16 +20,61 @@ const BATCH_MAX: usize = 256;
 
 /// One message for some Maildirs.
 pub struct Job {
+    /// Comes back with the outcome, to tell jobs of one message apart.
+    pub number: u64,
     /// The message.
     pub id: SpoolId,
-    /// The file's name, the same at every attempt.
-    pub name: String,
-    /// The Maildirs, each with the header that goes in front of its copy, and a number that comes back with its outcome.
-    pub places: Vec<(PathBuf, Vec<u8>, usize)>,
+    /// What is to be written.
+    pub kind: JobKind,
     /// The message.
     pub content: JobContent,
     /// Whether an earlier attempt, or an earlier run, may have delivered it already.
     pub again: bool,
+}
+
+/// What a job writes.
+pub enum JobKind {
+    /// A copy into each of some Maildirs.
+    Maildirs {
+        /// The file's name, the same at every attempt.
+        name: String,
+        /// The Maildirs, each with the header that goes in front of its copy, and a number that comes back with its
+        /// outcome.
+        places: Vec<(PathBuf, Vec<u8>, usize)>,
+    },
+    /// A file with the message, and one with its envelope. Its one outcome has the number 0.
+    File {
+        /// Where.
+        directory: PathBuf,
+        /// The envelope as it is to be written.
+        envelope: Vec<u8>,
+    },
+}
+
+impl Job {
+    /// The name of its file in a Maildir; none where it goes into none.
+    pub(crate) fn name(&self) -> &str {
+        match &self.kind {
+            JobKind::Maildirs { name, .. } => name,
+            JobKind::File { .. } => "",
+        }
+    }
+
+    /// The Maildirs that it goes into.
+    pub(crate) fn places(&self) -> &[(PathBuf, Vec<u8>, usize)] {
+        match &self.kind {
+            JobKind::Maildirs { places, .. } => places,
+            JobKind::File { .. } => &[],
+        }
+    }
+
+    /// The numbers of all its outcomes.
+    fn numbers(&self) -> Vec<usize> {
+        match &self.kind {
+            JobKind::Maildirs { places, .. } => places.iter().map(|place| place.2).collect(),
+            JobKind::File { .. } => vec![0],
+        }
+    }
 }
 
 /// A message's bytes for a job.
@@ -42,6 +88,8 @@ pub enum JobContent {
 
 /// What became of a job.
 pub struct JobDone {
+    /// The job's number.
+    pub number: u64,
     /// The message.
     pub id: SpoolId,
     /// For each place its number, and why it failed if it did.
@@ -88,17 +136,30 @@ fn run(queue: &Receiver<Job>, done: &InboxSender<JobDone>) {
     let mut maildirs = Maildirs::new();
     while let Ok(first) = queue.recv() {
         let batch: Vec<Job> = std::iter::once(first).chain(queue.try_iter().take(BATCH_MAX - 1)).collect();
-        let work = AssertUnwindSafe(|| maildir::deliver(&mut maildirs, &batch));
+        let work = AssertUnwindSafe(|| deliver(&mut maildirs, &batch));
         let (results, syncs) = catch_unwind(work).unwrap_or_else(|_| {
             // The shard waits for an answer to each job; after a panic, whose hook has reported it, none is done.
             maildirs = Maildirs::new();
-            let failed = |job: &Job| job.places.iter().map(|place| (place.2, Err("panic".to_owned()))).collect();
+            let failed = |job: &Job| job.numbers().into_iter().map(|number| (number, Err("panic".to_owned()))).collect();
             (batch.iter().map(failed).collect(), 0)
         });
         // The jobs go first: the shard may want the messages' memory back.
-        let ids: Vec<SpoolId> = batch.into_iter().map(|job| job.id).collect();
-        for (number, (id, places)) in ids.into_iter().zip(results).enumerate() {
-            done.send(JobDone { id, places, syncs: if number == 0 { syncs } else { 0 } });
+        let ids: Vec<(u64, SpoolId)> = batch.into_iter().map(|job| (job.number, job.id)).collect();
+        for (at, ((number, id), places)) in ids.into_iter().zip(results).enumerate() {
+            done.send(JobDone { number, id, places, syncs: if at == 0 { syncs } else { 0 } });
         }
     }
+}
+
+/// Delivers a batch: what goes into Maildirs together, the rest one by one.
+fn deliver(maildirs: &mut Maildirs, batch: &[Job]) -> (Vec<maildir::Places>, u64) {
+    let (mut results, mut syncs) = maildir::deliver(maildirs, batch);
+    for (job, outcomes) in batch.iter().zip(&mut results) {
+        if let JobKind::File { directory, envelope } = &job.kind {
+            let written = file_target::deliver(job.id, directory, envelope, &job.content);
+            outcomes.push((0, written.map_err(|error| format!("{}: {error}", directory.display()))));
+            syncs += file_target::SYNCS;
+        }
+    }
+    (results, syncs)
 }

@@ -124,8 +124,8 @@ impl Maildirs {
 pub(crate) fn deliver(maildirs: &mut Maildirs, jobs: &[Job]) -> (Vec<Places>, u64) {
     maildirs.syncs = 0;
     maildirs.seen.clear();
-    let mut results: Vec<Places> = jobs.iter().map(|job| Vec::with_capacity(job.places.len())).collect();
-    let places = |(number, job): (usize, &Job)| (0..job.places.len()).map(move |place| (number, place));
+    let mut results: Vec<Places> = jobs.iter().map(|job| Vec::with_capacity(job.places().len())).collect();
+    let places = |(number, job): (usize, &Job)| (0..job.places().len()).map(move |place| (number, place));
     let all: Vec<(usize, usize)> = jobs.iter().enumerate().flat_map(places).collect();
     for group in all.chunks(GROUP_MAX) {
         deliver_group(maildirs, jobs, group, &mut results);
@@ -137,7 +137,7 @@ pub(crate) fn deliver(maildirs: &mut Maildirs, jobs: &[Job]) -> (Vec<Places>, u6
 fn deliver_group(maildirs: &mut Maildirs, jobs: &[Job], group: &[(usize, usize)], results: &mut [Places]) {
     let mut under_way = Vec::with_capacity(group.len());
     for (job, place) in group.iter().copied() {
-        let (path, header, number) = &jobs[job].places[place];
+        let (path, header, number) = &jobs[job].places()[place];
         let number = *number;
         match write_copy(maildirs, &jobs[job], path, header) {
             Ok(Some((maildir, file))) => {
@@ -173,7 +173,7 @@ fn settle(maildirs: &mut Maildirs, jobs: &[Job], copies: &mut [Copy]) {
     for copy in copies.iter_mut() {
         copy.file = None;
         if copy.result.is_ok() {
-            let (name, maildir) = (jobs[copy.job].name.as_str(), &copy.maildir);
+            let (name, maildir) = (jobs[copy.job].name(), &copy.maildir);
             let renamed = rustix::fs::renameat(&maildir.tmp, name, &maildir.new, name);
             copy.result = renamed.map_err(|error| format!("rename from tmp to new: {error}"));
         }
@@ -196,11 +196,11 @@ type Written = Option<(Rc<Maildir>, File)>;
 /// Writes one copy to `tmp`; nothing if the message is there already.
 fn write_copy(maildirs: &mut Maildirs, job: &Job, path: &Path, header: &[u8]) -> io::Result<Written> {
     let maildir = maildirs.open(path)?;
-    if job.again && maildirs.is_in_cur(&maildir.cur, &job.name)? {
+    if job.again && maildirs.is_in_cur(&maildir.cur, job.name())? {
         return Ok(None);
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    let fd = rustix::fs::openat(&maildir.tmp, job.name.as_str(), flags, Mode::from_raw_mode(0o600))?;
+    let fd = rustix::fs::openat(&maildir.tmp, job.name(), flags, Mode::from_raw_mode(0o600))?;
     let mut file = File::from(fd);
     let written = match &job.content {
         JobContent::Memory(bytes) => write_both(&mut file, header, bytes),
@@ -210,7 +210,7 @@ fn write_copy(maildirs: &mut Maildirs, job: &Job, path: &Path, header: &[u8]) ->
     };
     if let Err(error) = written {
         // A file left in tmp is no message; readers of a Maildir clean it up in any case.
-        let _ = rustix::fs::unlinkat(&maildir.tmp, job.name.as_str(), AtFlags::empty());
+        let _ = rustix::fs::unlinkat(&maildir.tmp, job.name(), AtFlags::empty());
         return Err(error);
     }
     Ok(Some((maildir, file)))
@@ -225,7 +225,7 @@ fn write_both(file: &mut File, header: &[u8], body: &[u8]) -> io::Result<()> {
 }
 
 /// Copies a body file, and checks that it is what was stored.
-fn copy_body(path: &Path, crc: u32, len: u64, to: &mut File) -> io::Result<()> {
+pub(crate) fn copy_body(path: &Path, crc: u32, len: u64, to: &mut File) -> io::Result<()> {
     let mut from = File::open(path)?;
     let mut piece = vec![0; COPY];
     let (mut sum, mut total) = (0, 0);
@@ -254,7 +254,7 @@ fn open_maildir(path: &Path) -> io::Result<Maildir> {
 
 /// Makes a directory and what is missing above it, each synced into its parent: a message in a directory that a crash
 /// takes away would be lost with it.
-fn make_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn make_directory(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
@@ -270,13 +270,15 @@ fn make_directory(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::JobKind;
     use ringpost_base::SpoolId;
     use std::sync::Arc;
 
     fn job(name: &str, places: &[PathBuf], again: bool) -> Job {
         let places = places.iter().enumerate().map(|(n, path)| (path.clone(), b"H: 1\r\n".to_vec(), n)).collect();
         let content = JobContent::Memory(Arc::new(b"body\r\n".to_vec()));
-        Job { id: SpoolId::from_bytes([1; 16]), name: name.into(), places, content, again }
+        let kind = JobKind::Maildirs { name: name.into(), places };
+        Job { id: SpoolId::from_bytes([1; 16]), number: 1, kind, content, again }
     }
 
     fn names(path: &Path) -> Vec<String> {

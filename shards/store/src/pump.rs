@@ -35,8 +35,8 @@ impl Store {
         }
     }
 
-    /// Waits a little for messages that are under way, so that one sync serves more of them: only while there are some, and
-    /// not once enough have come.
+    /// Waits a little for messages that are arriving, so that one sync serves more of them: only while there are some, and
+    /// not once enough have come. Messages whose clients have stopped in the middle are not waited for, however many.
     async fn gather(&self) {
         let at_first = self.waiting.borrow().len();
         if let Some(left) = self.impatient.get().checked_sub(1).filter(|_| at_first > 0) {
@@ -45,12 +45,12 @@ impl Store {
         let deadline = tick().deadline(self.options.commit_delay.0);
         loop {
             let staged = self.waiting.borrow().len();
-            let under_way = self.block.gauge(Gauge::MessagesInFlight) as usize;
             let now = tick();
             if staged > at_first {
                 self.in_vain.set(0);
             }
-            if staged == 0 || staged >= under_way.min(BATCH_ENOUGH) || deadline.passed(now) {
+            let enough = staged == 0 || staged >= BATCH_ENOUGH;
+            if enough || deadline.passed(now) || self.recent.count(now) == 0 {
                 return;
             }
             if after(deadline.0.since(now), self.work.heard()).await.is_none() {
@@ -70,6 +70,7 @@ impl Store {
             Op::Copy { id, location } => {
                 let read = self.segments.read(location.slot, location.offset, location.len as usize).await;
                 if let Err(error) = &read {
+                    self.block.add(Counter::SpoolErrors, 1);
                     tracing::error!(%error, id = %id, "message can't be read for compaction");
                 }
                 if !self.spool.borrow_mut().copied(id, read.ok().as_deref()) {
@@ -85,16 +86,16 @@ impl Store {
         let must_wait = self.spool.borrow().stats().segments == 0;
         let store = self.clone();
         let work = async move {
-            let made = store.segments.create(slot).await;
-            let failed = made.is_err();
-            if let Err(error) = made {
+            let made = store.segments.create(slot).await.map_err(|error| {
                 store.complain(&error, CREATING);
-            }
+                error.failure()
+            });
+            let failed = made.is_err();
             if failed && !must_wait {
                 // As long as there is a segment to write to, nobody waits for this one.
                 sleep(FAILURE_PAUSE).await;
             }
-            let completions = store.spool.borrow_mut().created(slot, !failed);
+            let completions = store.spool.borrow_mut().created(slot, made);
             store.finish(CREATING, failed, completions).await;
             store.work.ring();
         };
@@ -111,11 +112,14 @@ impl Store {
         self.block.add(Counter::SpoolSyncs, 1);
         self.block.observe(Timing::SpoolSync, tick().since(since));
         let failed = wrote.is_err();
-        match &wrote {
-            Ok(()) => self.block.add(Counter::SpoolBytes, bytes.len() as u64),
-            Err(error) => self.complain(error, WRITING),
+        if !failed {
+            self.block.add(Counter::SpoolBytes, bytes.len() as u64);
         }
-        let completions = self.spool.borrow_mut().written(!failed);
+        let wrote = wrote.map_err(|error| {
+            self.complain(&error, WRITING);
+            error.failure()
+        });
+        let completions = self.spool.borrow_mut().written(wrote);
         self.finish(WRITING, failed, completions).await;
     }
 
@@ -161,6 +165,7 @@ impl Store {
     fn publish(&self) {
         let stats = self.spool.borrow().stats();
         self.block.set(Gauge::SpoolSegments, stats.segments as u64);
+        self.block.set(Gauge::SpoolLiveBytes, stats.live_bytes);
         let counted = self.block.counter(Counter::SpoolRecords);
         self.block.add(Counter::SpoolRecords, stats.records.saturating_sub(counted));
         let compacted = self.block.counter(Counter::SpoolCompacted);

@@ -4,30 +4,72 @@
 //! STATE/spool/shard-0000/segment-00000000.log ...
 //!                        body/ID.body ...
 //! ```
+//!
+//! A segment is one read, and the next is read while one is looked through. What a message needs in memory afterwards is the
+//! caller's digest of its envelope and the log's entry; the envelopes themselves are let go with their segment.
 
-use crate::error::{StoreError, file_error};
-use crate::segments::{Segments, slot_of, sync_directory};
-use crate::store::{Budget, Store, Waiting};
-use ringpost_base::{Entropy, SpoolId};
+use crate::adopt::adopt;
+use crate::disk::Disk;
+use crate::error::{StoreError, file_error, io_error};
+use crate::segments::{Segments, WholeSegment, slot_of};
+use crate::space::SpaceLimits;
+use crate::store::{Budget, Parts, Store};
+use glommio::Task;
+use ringpost_base::{Entropy, SpoolId, Tick};
 use ringpost_metrics::{Block, Counter};
-use ringpost_runtime::local::promise;
 use ringpost_runtime::{Pace, tick};
-use ringpost_spool::{BLOCK, Options, Recovered, Recovery, Slot};
-use std::collections::HashSet;
+use ringpost_spool::{BLOCK, Options, Recovered, Recovery, SegmentHeader, Slot};
+use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a directory's name begins with whose messages are taken over and which is about to be removed.
-const RETIRED: &str = "retired-";
+pub(crate) const RETIRED: &str = "retired-";
+
+/// How often the caller is told how far the reading has come, at most.
+const TELL: Duration = Duration::from_millis(250);
+
+/// How often the log is told, where reading takes long.
+const NEWS: Duration = Duration::from_secs(5);
+
+/// What a store is opened with.
+pub struct Setup {
+    /// The shard's directory.
+    pub directory: PathBuf,
+    /// Directories of former shards that it takes over.
+    pub orphans: Orphans,
+    /// The log's options.
+    pub options: Options,
+    /// From which the keys of segments are drawn.
+    pub entropy: Entropy,
+    /// Where it counts.
+    pub block: Arc<Block>,
+    /// What it may hold in memory.
+    pub budget: Budget,
+    /// Its marks of free space.
+    pub space: SpaceLimits,
+}
 
 /// An opened spool.
-pub struct Opened {
-    /// The store.
+pub struct Opened<D> {
+    /// The store. Its tasks run.
     pub store: Rc<Store>,
     /// Messages accepted in an earlier run and not settled, oldest first.
-    pub recovered: Vec<Recovered>,
+    pub recovered: Vec<Recovered<D>>,
+}
+
+/// How far the reading of one log has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes read.
+    pub read: u64,
+    /// Bytes to read in all.
+    pub total: u64,
+    /// Messages found alive so far; later segments may settle them.
+    pub found: usize,
 }
 
 /// Directories of shards that this run does not have, whose messages a shard takes over.
@@ -40,51 +82,55 @@ pub fn shard_directories(spool: &Path, shards: usize) -> Result<Vec<(PathBuf, Or
     let mut plan: Vec<(PathBuf, Orphans)> = (0..shards).map(|shard| (own(shard), Vec::new())).collect();
     for (directory, _) in &plan {
         let body = directory.join("body");
-        fs::create_dir_all(&body).map_err(|error| file_error(&body, error))?;
+        fs::create_dir_all(&body).map_err(|error| io_error(&body, error))?;
     }
-    for entry in fs::read_dir(spool).map_err(|error| file_error(spool, error))? {
-        let path = entry.map_err(|error| file_error(spool, error))?.path();
+    for entry in fs::read_dir(spool).map_err(|error| io_error(spool, error))? {
+        let path = entry.map_err(|error| io_error(spool, error))?.path();
         if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(RETIRED.as_bytes())) {
-            fs::remove_dir_all(&path).map_err(|error| file_error(&path, error))?;
+            fs::remove_dir_all(&path).map_err(|error| io_error(&path, error))?;
             continue;
         }
-        let number = path.file_name().and_then(|name| name.to_str()?.strip_prefix("shard-")?.parse::<usize>().ok());
-        if let Some(number) = number.filter(|number| *number >= shards) {
+        if let Some(number) = shard_number(&path).filter(|number| *number >= shards) {
             plan[number % shards].1.push(path);
         }
     }
     Ok(plan)
 }
 
-/// Opens a shard's spool.
-pub async fn open(
-    directory: &Path,
-    orphans: Orphans,
-    options: Options,
-    entropy: Entropy,
-    block: Arc<Block>,
-    budget: Budget,
-) -> Result<Opened, StoreError> {
-    let recovery = read(directory, options, &block).await?;
-    let (spool, live) = recovery.finish(options, entropy);
-    let store = Store::new(directory, options, spool, block, budget);
-    let mut recovered = Vec::with_capacity(live.len());
-    for message in live {
-        if message.body_file.is_none() || is_there(&store.body_path(message.id))? {
-            store.hold(message.id, message.size, message.body_file, None);
-            recovered.push(message);
-        } else {
-            // Its body file goes only when it is settled: the settlement itself was not yet on the disk. A file that is
-            // there and not what it should be is another matter: delivery finds out, and the message stays.
-            store.spool.borrow_mut().settle(message.id);
-        }
-    }
+/// The number in the name of a shard's directory.
+pub(crate) fn shard_number(path: &Path) -> Option<usize> {
+    path.file_name()?.to_str()?.strip_prefix("shard-")?.parse().ok()
+}
+
+/// Opens a shard's spool. `digest` makes of each envelope what the caller wants to keep of it; a message whose record is
+/// found more than once is digested more than once. `progress` is called a few times a second.
+pub async fn open<D>(
+    setup: Setup,
+    mut digest: impl FnMut(SpoolId, &[u8]) -> D,
+    progress: impl Fn(Progress),
+) -> Result<Opened<D>, StoreError> {
+    open_on(Disk::new(), setup, &mut digest, &progress).await
+}
+
+pub(crate) async fn open_on<D>(
+    disk: Disk,
+    setup: Setup,
+    digest: &mut dyn FnMut(SpoolId, &[u8]) -> D,
+    progress: &dyn Fn(Progress),
+) -> Result<Opened<D>, StoreError> {
+    let Setup { directory, orphans, options, entropy, block, budget, space } = setup;
+    let mut reader = Reader { disk: &disk, block: &block, digest, progress };
+    let (spool, live) = reader.read(&directory).await?.finish(options, entropy);
+    let parts = Parts { disk: disk.clone(), options, block: block.clone(), budget, space };
+    let store = Store::new(&directory, parts, spool);
+    let mut recovered = enter(&store, live).await?;
     ringpost_runtime::spawn_vital(store.clone().pump());
+    ringpost_runtime::spawn_vital(store.clone().watch_space());
     for orphan in orphans {
-        recovered.extend(adopt(&store, &orphan, options).await?);
+        recovered.extend(adopt(&store, &orphan, &mut reader).await?);
     }
     // Only now: a crash while a former shard's mail was taken over left body files here whose records were still there.
-    remove_strays(&store, &recovered)?;
+    remove_strays(&store)?;
     store.block.add(Counter::SpoolRecovered, recovered.len() as u64);
     if !recovered.is_empty() {
         tracing::info!(messages = recovered.len() as u64, "messages found in the spool");
@@ -92,133 +138,175 @@ pub async fn open(
     Ok(Opened { store, recovered })
 }
 
-/// Reads a log back.
-async fn read(directory: &Path, options: Options, block: &Block) -> Result<Recovery, StoreError> {
-    let segments = Segments::new(directory, options.segment_size.0);
-    let mut recovery = Recovery::new();
+/// Counts what was found, and settles what has no body file any more.
+async fn enter<D>(store: &Store, mut live: Vec<Recovered<D>>) -> Result<Vec<Recovered<D>>, StoreError> {
     let mut pace = Pace::default();
+    let mut gone = Vec::new();
+    for message in &live {
+        if !message.has_body_file || is_there(&store.body_path(message.id))? {
+            store.count_in(message.size);
+        } else {
+            // Its body file goes only when it is settled: the settlement itself was not yet on the disk. A file that is
+            // there and not what it should be is another matter: delivery finds out, and the message stays.
+            store.spool.borrow_mut().settle(message.id);
+            gone.push(message.id);
+        }
+        pace.breathe().await;
+    }
+    // Both are in order of their ids.
+    live.retain(|message| gone.binary_search(&message.id).is_err());
+    Ok(live)
+}
+
+/// Reads logs back.
+pub(crate) struct Reader<'a, D> {
+    disk: &'a Disk,
+    pub(crate) block: &'a Block,
+    digest: &'a mut dyn FnMut(SpoolId, &[u8]) -> D,
+    progress: &'a dyn Fn(Progress),
+}
+
+impl<D> Reader<'_, D> {
+    pub(crate) fn segments(&self, directory: &Path) -> Rc<Segments> {
+        // Nothing is made in the logs that are read, so the size of new segments is of no account.
+        Rc::new(Segments::new(self.disk, directory, 0))
+    }
+
+    /// Reads the log in a directory back.
+    pub(crate) async fn read(&mut self, directory: &Path) -> Result<Recovery<D>, StoreError> {
+        let segments = self.segments(directory);
+        let mut recovery = Recovery::new();
+        read_headers(&segments, directory, &mut recovery).await?;
+        let order = recovery.order();
+        // The newest header is what says that the others are not needed, and its writer may have died before it was synced.
+        if let Some((newest, _)) = order.last() {
+            segments.sync(*newest).await?;
+        }
+        // Empty, and perhaps of another size than is wanted now: new ones are made when they are needed.
+        for slot in recovery.take_unused() {
+            segments.remove(slot);
+        }
+        let total = order.iter().map(|(_, header)| header.size).sum();
+        let news = News::new(directory, self.progress, total);
+        let mut pace = Pace::default();
+        let mut ahead = read_ahead(&segments, order.first());
+        for (index, (slot, header)) in order.iter().enumerate() {
+            let Some(read) = ahead.take() else { break };
+            let bytes = read.await?;
+            ahead = read_ahead(&segments, order.get(index + 1));
+            // Once around, so that the next read is on its way to the disk before this segment takes the core.
+            ringpost_runtime::yield_now().await;
+            recovery.segment(*slot, header, &bytes, self.digest);
+            segments.close_one(*slot).await;
+            news.tell(header.size, recovery.found());
+            pace.breathe().await;
+        }
+        for damage in recovery.damage() {
+            self.block.add(Counter::SpoolDamaged, 1);
+            let path = segments.path(damage.slot);
+            tracing::error!(path = %path.display(), offset = damage.offset, bytes = damage.len, "the spool is damaged here; reading went on behind it");
+        }
+        for sequence in recovery.missing() {
+            self.block.add(Counter::SpoolDamaged, 1);
+            tracing::error!(directory = %directory.display(), sequence, "a segment of the spool is not there");
+        }
+        segments.close().await;
+        Ok(recovery)
+    }
+}
+
+async fn read_headers<D>(
+    segments: &Segments,
+    directory: &Path,
+    recovery: &mut Recovery<D>,
+) -> Result<(), StoreError> {
     for slot in slots(directory)? {
         // A file cut short was never used: its making was interrupted. It is made anew when it is needed.
         let path = segments.path(slot);
-        let len = fs::metadata(&path).map_err(|error| file_error(&path, error))?.len();
+        let len = fs::metadata(&path).map_err(|error| io_error(&path, error))?.len();
         if len < BLOCK as u64 {
-            fs::remove_file(&path).map_err(|error| file_error(&path, error))?;
+            fs::remove_file(&path).map_err(|error| io_error(&path, error))?;
             continue;
         }
-        recovery.header(slot, &segments.read(slot, 0, BLOCK).await?);
+        let block = segments.read(slot, 0, BLOCK).await?;
+        recovery.header(slot, &block).map_err(|error| file_error(&path, error))?;
     }
-    let order = recovery.order();
-    // Empty, and perhaps of another size than is wanted now: new ones are made when they are needed.
-    for slot in recovery.take_unused() {
-        segments.remove(slot);
+    Ok(())
+}
+
+/// Begins to read a segment.
+fn read_ahead(
+    segments: &Rc<Segments>,
+    segment: Option<&(Slot, SegmentHeader)>,
+) -> Option<Task<Result<WholeSegment, StoreError>>> {
+    let (slot, header) = *segment?;
+    let segments = segments.clone();
+    Some(glommio::spawn_local(async move { segments.read_whole(slot, header.size as usize).await }))
+}
+
+/// Tells how far the reading has come.
+struct News<'a> {
+    directory: &'a Path,
+    progress: &'a dyn Fn(Progress),
+    state: Cell<Progress>,
+    told: Cell<Tick>,
+    logged: Cell<Tick>,
+}
+
+impl<'a> News<'a> {
+    fn new(directory: &'a Path, progress: &'a dyn Fn(Progress), total: u64) -> Self {
+        let state = Progress { total, ..Progress::default() };
+        progress(state);
+        Self { directory, progress, state: Cell::new(state), told: Cell::new(tick()), logged: Cell::new(tick()) }
     }
-    for (slot, header) in order {
-        let bytes = segments.read(slot, 0, header.size as usize).await?;
-        recovery.segment(slot, &header, &bytes);
-        pace.breathe().await;
+
+    fn tell(&self, more: u64, found: usize) {
+        let before = self.state.get();
+        let state = Progress { read: before.read + more, found, ..before };
+        self.state.set(state);
+        let now = tick();
+        if now.since(self.told.get()) >= TELL || state.read == state.total {
+            self.told.set(now);
+            (self.progress)(state);
+        }
+        if now.since(self.logged.get()) >= NEWS {
+            self.logged.set(now);
+            let (directory, found) = (self.directory.display(), found as u64);
+            tracing::info!(%directory, read = state.read, of = state.total, messages = found, "reading the spool back");
+        }
     }
-    for damage in recovery.damage() {
-        block.add(Counter::SpoolDamaged, 1);
-        let path = segments.path(damage.slot);
-        tracing::error!(path = %path.display(), offset = damage.offset, "spool record is damaged; reading went on behind it");
-    }
-    segments.close().await;
-    Ok(recovery)
 }
 
 fn slots(directory: &Path) -> Result<Vec<Slot>, StoreError> {
-    let entries = fs::read_dir(directory).map_err(|error| file_error(directory, error))?;
+    let entries = fs::read_dir(directory).map_err(|error| io_error(directory, error))?;
     let mut slots = Vec::new();
     for entry in entries {
-        let name = entry.map_err(|error| file_error(directory, error))?.file_name();
+        let name = entry.map_err(|error| io_error(directory, error))?.file_name();
         slots.extend(name.to_str().and_then(slot_of));
     }
     Ok(slots)
 }
 
 /// Whether a file is there. That it can't be found out is an error: a message must not be taken for settled by that.
-fn is_there(path: &Path) -> Result<bool, StoreError> {
-    path.try_exists().map_err(|error| file_error(path, error))
+pub(crate) fn is_there(path: &Path) -> Result<bool, StoreError> {
+    path.try_exists().map_err(|error| io_error(path, error))
 }
 
 /// Removes body files that no live record names: of messages that were never acknowledged, or are settled.
-fn remove_strays(store: &Store, recovered: &[Recovered]) -> Result<(), StoreError> {
-    let named: HashSet<PathBuf> = recovered.iter().map(|message| store.body_path(message.id)).collect();
-    for entry in fs::read_dir(&store.bodies).map_err(|error| file_error(&store.bodies, error))? {
-        let path = entry.map_err(|error| file_error(&store.bodies, error))?.path();
-        if !named.contains(&path) {
-            fs::remove_file(&path).map_err(|error| file_error(&path, error))?;
+fn remove_strays(store: &Store) -> Result<(), StoreError> {
+    for entry in fs::read_dir(&store.bodies).map_err(|error| io_error(&store.bodies, error))? {
+        let path = entry.map_err(|error| io_error(&store.bodies, error))?.path();
+        let named = body_id(&path).and_then(|id| store.entry(id)).is_some_and(|entry| entry.has_body_file);
+        if !named {
+            fs::remove_file(&path).map_err(|error| io_error(&path, error))?;
         }
     }
     Ok(())
 }
 
-/// Takes the messages of a shard that is no more into this one's log; its directory is removed when they are durable
-/// here. A crash in between leaves them in both, and the next start finds out by their ids.
-async fn adopt(store: &Rc<Store>, orphan: &Path, options: Options) -> Result<Vec<Recovered>, StoreError> {
-    let recovery = read(orphan, options, &store.block).await?;
-    let segments = Segments::new(orphan, options.segment_size.0);
-    let (foreign, live) = recovery.finish(options, Entropy([0; 16]));
-    let mut taken = Vec::new();
-    for message in live {
-        if take(store, orphan, &segments, &foreign, &message).await? {
-            taken.push(message);
-        }
-    }
-    segments.close().await;
-    retire(orphan).await?;
-    tracing::info!(from = %orphan.display(), messages = taken.len() as u64, "spool of a former shard taken over");
-    Ok(taken)
-}
-
-/// Removes the directory of a shard that is no more. Renamed first, in one step: half removed, it would be read as a log whose
-/// settlements are gone.
-async fn retire(orphan: &Path) -> Result<(), StoreError> {
-    let (Some(spool), Some(name)) = (orphan.parent(), orphan.file_name().and_then(|name| name.to_str())) else {
-        return Err(file_error(orphan, "has no parent"));
-    };
-    let retired = spool.join(format!("{RETIRED}{name}"));
-    fs::rename(orphan, &retired).map_err(|error| file_error(orphan, error))?;
-    sync_directory(spool).await?;
-    fs::remove_dir_all(&retired).map_err(|error| file_error(&retired, error))
-}
-
-async fn take(
-    store: &Rc<Store>,
-    orphan: &Path,
-    segments: &Segments,
-    foreign: &ringpost_spool::Spool,
-    message: &Recovered,
-) -> Result<bool, StoreError> {
-    let id: SpoolId = message.id;
-    let Some(location) = foreign.locate(id) else { return Ok(false) };
-    if message.body_file.is_some() {
-        let (from, to) = (orphan.join("body").join(format!("{id}.body")), store.body_path(id));
-        if is_there(&from)? && !is_there(&to)? {
-            // Linked, not moved: until the record is durable here, the old log must find its file.
-            fs::hard_link(&from, &to).map_err(|error| file_error(&from, error))?;
-            sync_directory(&store.bodies).await?;
-        }
-        if !is_there(&to)? {
-            return Ok(false);
-        }
-    }
-    if store.spool.borrow().locate(id).is_some() {
-        return Ok(false);
-    }
-    let bytes = segments.read(location.slot, location.offset, location.len as usize).await?;
-    let (promise, answer) = promise();
-    let token = store.await_token(Waiting { promise, since: tick() });
-    if !store.spool.borrow_mut().adopt(token, &bytes, location.key, &message.done) {
-        store.waiting.borrow_mut().remove(&token.0);
-        return Err(file_error(orphan, format!("the record of message {id} is not whole")));
-    }
-    store.work.ring();
-    match answer.wait().await {
-        Some(Ok(_)) => {
-            store.hold(id, message.size, message.body_file, None);
-            Ok(true)
-        }
-        _ => Err(file_error(orphan, format!("message {id} could not be taken over"))),
-    }
+/// The message whose body file has this name.
+pub(crate) fn body_id(path: &Path) -> Option<SpoolId> {
+    let name = path.file_name()?.to_str()?.strip_suffix(".body")?;
+    // An id is also read in small letters, which its file's name is never in.
+    name.parse().ok().filter(|id: &SpoolId| id.to_string() == name)
 }

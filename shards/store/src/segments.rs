@@ -1,23 +1,29 @@
 //! Segment files: made full of zeros, written past the page cache, synced.
 
-use crate::error::{StoreError, file_error};
-use glommio::io::{Directory, DmaBuffer, DmaFile, OpenOptions};
+use crate::disk::Disk;
+use crate::error::StoreError;
+use glommio::io::{DmaFile, ReadResult};
 use ringpost_spool::Slot;
+use std::ops::Deref;
 use std::{cell::RefCell, collections::HashMap, path::Path, path::PathBuf, rc::Rc};
 
 /// Zeros written at a time when a segment is made, in bytes.
 const ZEROS: usize = 1 << 20;
 
+/// Most bytes read at once; longer ones come in pieces. A segment of the usual size is one read.
+const READ_MAX: usize = 32 << 20;
+
 /// The open segment files of one shard.
 pub(crate) struct Segments {
+    disk: Disk,
     directory: PathBuf,
     size: u64,
     open: RefCell<HashMap<Slot, Rc<DmaFile>>>,
 }
 
 impl Segments {
-    pub(crate) fn new(directory: &Path, size: u64) -> Self {
-        Self { directory: directory.to_owned(), size, open: RefCell::default() }
+    pub(crate) fn new(disk: &Disk, directory: &Path, size: u64) -> Self {
+        Self { disk: disk.clone(), directory: directory.to_owned(), size, open: RefCell::default() }
     }
 
     pub(crate) fn path(&self, slot: Slot) -> PathBuf {
@@ -43,20 +49,17 @@ impl Segments {
     }
 
     async fn fill(&self, path: &Path) -> Result<DmaFile, StoreError> {
-        let wrong = |error| file_error(path, error);
-        let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(true).dma_open(path).await.map_err(wrong)?;
-        file.pre_allocate(self.size, false).await.map_err(wrong)?;
+        let file = self.disk.create_segment(path, self.size).await?;
         let mut at = 0;
         while at < self.size {
             let len = ZEROS.min((self.size - at) as usize);
             let mut zeros = file.alloc_dma_buffer(len);
             zeros.as_bytes_mut().fill(0);
-            write_all(&file, zeros, at).await.map_err(|error| file_error(path, error))?;
+            self.disk.write_segment(&file, path, zeros, at).await?;
             at += len as u64;
         }
-        file.fdatasync().await.map_err(wrong)?;
-        sync_directory(&self.directory).await?;
+        self.disk.sync_segment(&file, path).await?;
+        self.disk.sync_directory(&self.directory).await?;
         Ok(file)
     }
 
@@ -64,34 +67,66 @@ impl Segments {
         if let Some(file) = self.open.borrow().get(&slot) {
             return Ok(file.clone());
         }
-        let path = self.path(slot);
-        let file = OpenOptions::new().read(true).write(true).dma_open(&path).await;
-        let file = Rc::new(file.map_err(|error| file_error(&path, error))?);
+        let file = Rc::new(self.disk.open_segment(&self.path(slot)).await?);
         self.open.borrow_mut().insert(slot, file.clone());
         Ok(file)
     }
 
     /// Writes whole blocks and syncs them.
+    ///
+    /// A failure is final for these bytes: nobody may sync again and believe the answer. Through the page cache, the
+    /// kernel marks the pages clean that it could not write and tells of it once. Direct I/O has no such pages, and yet
+    /// what fdatasync(2) flushes there is the cache of the device, which may have dropped what it held when it failed, so
+    /// that a second flush succeeds and says nothing of it; and a file system without direct I/O goes through the
+    /// page cache after all. So the log gives up the rest of the segment.
     pub(crate) async fn write(&self, slot: Slot, offset: u64, bytes: &[u8]) -> Result<(), StoreError> {
         let path = self.path(slot);
         let file = self.file(slot).await?;
         let mut buffer = file.alloc_dma_buffer(bytes.len());
         buffer.as_bytes_mut().copy_from_slice(bytes);
-        write_all(&file, buffer, offset).await.map_err(|error| file_error(&path, error))?;
-        file.fdatasync().await.map_err(|error| file_error(&path, error))
+        self.disk.write_segment(&file, &path, buffer, offset).await?;
+        self.disk.sync_segment(&file, &path).await
     }
 
-    pub(crate) async fn read(&self, slot: Slot, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
-        let path = self.path(slot);
+    pub(crate) async fn read(&self, slot: Slot, offset: u64, len: usize) -> Result<ReadResult, StoreError> {
         let file = self.file(slot).await?;
-        let read = file.read_at(offset, len).await.map_err(|error| file_error(&path, error))?;
-        Ok(read.to_vec())
+        self.disk.read_segment(&file, &self.path(slot), offset, len).await
+    }
+
+    /// Makes sure that what was written to a segment by an earlier run is on the disk.
+    pub(crate) async fn sync(&self, slot: Slot) -> Result<(), StoreError> {
+        let file = self.file(slot).await?;
+        self.disk.sync_segment(&file, &self.path(slot)).await
+    }
+
+    /// Reads a segment from its beginning to `len`, or to its end if that comes first.
+    pub(crate) async fn read_whole(&self, slot: Slot, len: usize) -> Result<WholeSegment, StoreError> {
+        if len <= READ_MAX {
+            return Ok(WholeSegment::AtOnce(self.read(slot, 0, len).await?));
+        }
+        let mut bytes = Vec::with_capacity(len);
+        while bytes.len() < len {
+            let piece = self.read(slot, bytes.len() as u64, READ_MAX.min(len - bytes.len())).await?;
+            if piece.is_empty() {
+                break;
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(WholeSegment::InPieces(bytes))
     }
 
     pub(crate) fn remove(&self, slot: Slot) {
         self.open.borrow_mut().remove(&slot);
-        if let Err(error) = std::fs::remove_file(self.path(slot)) {
+        if let Err(error) = self.disk.remove_segment(&self.path(slot)) {
             tracing::warn!(%error, slot = slot.0, "surplus spool segment can't be removed");
+        }
+    }
+
+    /// Closes one file; the next use opens it again.
+    pub(crate) async fn close_one(&self, slot: Slot) {
+        let file = self.open.borrow_mut().remove(&slot);
+        if let Some(file) = file {
+            let _ = file.close_rc().await;
         }
     }
 
@@ -104,18 +139,21 @@ impl Segments {
     }
 }
 
-/// A short write of a regular file means that the disk is full or failing.
-async fn write_all(file: &DmaFile, buffer: DmaBuffer, at: u64) -> Result<(), String> {
-    let want = buffer.len();
-    let wrote = file.write_at(buffer, at).await.map_err(|error| error.to_string())?;
-    if wrote == want { Ok(()) } else { Err(format!("wrote {wrote} of {want} bytes")) }
+/// The bytes of a segment.
+pub(crate) enum WholeSegment {
+    AtOnce(ReadResult),
+    InPieces(Vec<u8>),
 }
 
-pub(crate) async fn sync_directory(path: &Path) -> Result<(), StoreError> {
-    let directory = Directory::open(path).await.map_err(|error| file_error(path, error))?;
-    let synced = directory.sync().await.map_err(|error| file_error(path, error));
-    let _ = directory.close().await;
-    synced
+impl Deref for WholeSegment {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::AtOnce(bytes) => bytes,
+            Self::InPieces(bytes) => bytes,
+        }
+    }
 }
 
 pub(crate) fn segment_name(slot: Slot) -> String {

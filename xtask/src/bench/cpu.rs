@@ -58,6 +58,7 @@ fn compare(
     let what = match target {
         Target::Discard => "accepted",
         Target::Maildir => "accepted and delivered",
+        Target::Nobody => "accepted and kept waiting",
     };
     let scenario = format!("{what}, {per_connection} a connection");
     let mut cpu = Row::new(&scenario, "server CPU a message", "ms");

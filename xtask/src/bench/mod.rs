@@ -5,12 +5,14 @@
 
 mod cpu;
 mod crowd;
+mod disk;
 mod flood;
 mod handshakes;
 mod idle;
 mod page;
 mod pinning;
 mod postfix;
+mod queue;
 mod record;
 mod resets;
 mod slow;
@@ -53,6 +55,9 @@ pub(crate) struct Options {
     /// Slow clients to hold, or as many as the limits of this machine permit
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     slow_sessions: u64,
+    /// Messages to have waiting, at most
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
+    queue_messages: u64,
     /// Connections to reset
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     resets: u64,
@@ -93,12 +98,26 @@ enum Part {
     Flood,
     /// What is left of connections that are reset
     Resets,
+    /// Throughput of durable mail, beside the disk alone
+    Disk,
+    /// Cost of a message while many others wait
+    Queue,
 }
 
 impl Part {
     /// All, in the order they run.
-    const ALL: [Part; 8] =
-        [Part::Cpu, Part::Syncs, Part::Idle, Part::Steady, Part::Slow, Part::Handshakes, Part::Flood, Part::Resets];
+    const ALL: [Part; 10] = [
+        Part::Cpu,
+        Part::Syncs,
+        Part::Idle,
+        Part::Steady,
+        Part::Slow,
+        Part::Handshakes,
+        Part::Flood,
+        Part::Resets,
+        Part::Disk,
+        Part::Queue,
+    ];
 
     fn run(self, bench: &Context<'_>) -> Result<Vec<Row>> {
         match self {
@@ -110,6 +129,8 @@ impl Part {
             Part::Handshakes => handshakes::run(bench),
             Part::Flood => flood::run(bench),
             Part::Resets => resets::run(bench),
+            Part::Disk => disk::run(bench),
+            Part::Queue => queue::run(bench),
         }
     }
 }

@@ -199,6 +199,7 @@ fn main_cf(home: &Path, target: Target) -> String {
     let delivery = match target {
         // Queued and synced as any mail, then taken by the transport that throws it away.
         Target::Discard => "relay_domains = example.com\nrelay_transport = discard:\n".to_owned(),
+        Target::Nobody => "relay_domains = example.com\nrelay_transport = smtp:[127.0.0.1]:9\n".to_owned(),
         // One Maildir for the domain, as ringpost's target is set up.
         Target::Maildir => format!(
             "virtual_mailbox_domains = example.com\nvirtual_mailbox_base = {home}/mail\n\

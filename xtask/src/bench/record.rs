@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 pub(crate) enum Bar {
     /// ringpost's median is at most this.
     AtMost(f64),
+    /// ringpost's median is at least this.
+    AtLeast(f64),
     /// ringpost's median is at most this share of the other's.
     ShareOf(String, f64),
 }
@@ -62,6 +64,7 @@ impl Row {
     pub(crate) fn is_met(&self) -> Option<bool> {
         match self.bar.as_ref()? {
             Bar::AtMost(limit) => Some(self.median("ringpost")? <= *limit),
+            Bar::AtLeast(limit) => Some(self.median("ringpost")? >= *limit),
             Bar::ShareOf(other, share) => Some(self.median("ringpost")? <= share * self.median(other)?),
         }
     }
@@ -71,6 +74,7 @@ impl Row {
         let bar = match &self.bar {
             None => Value::Null,
             Some(Bar::AtMost(limit)) => json!({ "at_most": limit }),
+            Some(Bar::AtLeast(limit)) => json!({ "at_least": limit }),
             Some(Bar::ShareOf(other, share)) => json!({ "share_of": other, "share": share }),
         };
         json!({
@@ -135,6 +139,7 @@ fn cells(row: &Row) -> [String; 7] {
     let bar = match &row.bar {
         None => String::new(),
         Some(Bar::AtMost(limit)) => format!("≤ {} {}", number(*limit), row.unit).trim_end().to_owned(),
+        Some(Bar::AtLeast(limit)) => format!("≥ {} {}", number(*limit), row.unit).trim_end().to_owned(),
         Some(Bar::ShareOf(other, share)) => format!("≤ 1/{:.0} of {other}", 1.0 / share),
     };
     let met = match row.is_met() {

@@ -10,8 +10,10 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// What the tests start or need to be there.
-const PACKAGES: [&str; 17] = [
+const PACKAGES: [&str; 19] = [
     "ca-certificates",
+    "dovecot-core",
+    "dovecot-lmtpd",
     "g++",
     "haproxy",
     "iproute2",

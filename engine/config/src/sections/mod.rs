@@ -5,13 +5,17 @@
 pub(crate) mod bans;
 pub(crate) mod cores;
 pub(crate) mod dns;
+pub(crate) mod domain;
+pub(crate) mod hop;
 pub(crate) mod limits;
 pub(crate) mod listener;
 pub(crate) mod route;
 pub(crate) mod screen;
 pub(crate) mod server;
 pub(crate) mod storage;
+pub(crate) mod target;
 pub(crate) mod tls;
+pub(crate) mod webhook;
 
 use crate::keys::{Key, Section};
 
@@ -35,6 +39,7 @@ pub(crate) static ROOT: Section = Section {
         Key::table("spool"),
         Key::table("queue"),
         Key::tables("domain", "[[domain]]", ""),
+        Key::tables("route", "[[route]]", ""),
         Key::tables("target", "[[target]]", ""),
         Key::table("explain"),
         Key::table("admin"),

@@ -1,8 +1,11 @@
 //! `[spool]` and `[queue]`: what is durable, and when deliveries are tried again.
 
 use crate::{
+    config::Space,
     keys::{Key, Kind, Section},
     reader::{Setting, Table},
+    routing::Routing,
+    sections::target::Targets,
 };
 use ringpost_base::{ByteCount, Span};
 
@@ -44,13 +47,28 @@ pub(crate) static SPOOL: Section = Section {
              sync. A message that is alone does not wait. More spares a slow disk and delays the 250; `0s` never waits.",
         )
         .at_restart(),
+        Key::new(
+            "space_soft",
+            Kind::Size { min: ByteCount(0), max: ByteCount::gib(1 << 20) },
+            r#""512MiB""#,
+            "Free space on the disk of `server.state_dir` below which the server is degraded, as its health says. 0: it \
+             never is.",
+        ),
+        Key::new(
+            "space_hard",
+            Kind::Size { min: ByteCount(0), max: ByteCount::gib(1 << 20) },
+            r#""128MiB""#,
+            "Free space below which MAIL gets 452 4.3.1, until there is more again; not more than `space_soft`. 0: mail \
+             is taken until the disk is full.",
+        ),
     ],
 };
 
 pub(crate) static QUEUE: Section = Section {
     path: "queue",
     header: "[queue]",
-    intro: "When a delivery that failed for now is tried again; each core has a queue of its own.",
+    intro: "When a delivery that failed for now is tried again, and when it is given up; each core has a queue of its \
+            own.",
     stand_in: None,
     keys: &[
         Key::new(
@@ -66,19 +84,73 @@ pub(crate) static QUEUE: Section = Section {
             "The longest wait between two attempts; not less than `retry_first`.",
         ),
         Key::new(
+            "retry_jitter",
+            Kind::Count { min: 0, max: 50 },
+            "10",
+            "How far a wait may be off, in percent of it, so that messages that failed together don't come again \
+             together.",
+        ),
+        Key::new(
             "attempts_max",
             Kind::Count { min: 1, max: 100_000 },
             "256",
-            "Messages of one core under delivery at the same time. More helps slow targets, and costs memory and open \
-             files.",
+            "Deliveries of one core to targets on this machine, at the same time. More helps a slow disk, and costs \
+             memory and open files. What goes elsewhere is limited by `concurrency` of the `[[target]]`.",
+        ),
+        Key::new(
+            "expire_after",
+            Kind::Time { min: Span::seconds(1), max: YEAR },
+            r#""5d""#,
+            "The age at which a message that could not be delivered is given up, and its sender gets a report. \
+             RFC 5321 section 4.5.4.1 asks for at least 4 to 5 days.",
+        ),
+        Key::new(
+            "delay_notice",
+            Kind::Time { min: Span::millis(0), max: YEAR },
+            r#""4h""#,
+            "The age at which the sender is told that a message is late; shorter than `expire_after`. `0s`: never.",
+        ),
+        Key::new(
+            "dead_letters_keep",
+            Kind::Time { min: Span::seconds(1), max: YEAR },
+            r#""30d""#,
+            "How long a message is kept that could neither be delivered nor reported: a dead letter.",
+        ),
+        Key::new(
+            "dead_letters_max",
+            Kind::Count { min: 1, max: 10_000_000 },
+            "10000",
+            "Dead letters of one core, at most; beyond, the oldest go.",
+        ),
+        Key::new(
+            "default_target",
+            Kind::Text("the name of a target, or \"\""),
+            r#""""#,
+            "The `[[target]]` for recipients that no `[[route]]` and no `[[domain]]` is for: senders elsewhere, who are \
+             to get a report. Empty: there is none, and what such a report is about becomes a dead letter.",
+        ),
+        Key::new(
+            "next_hop_timeout",
+            Kind::Time { min: Span::seconds(1), max: Span::seconds(600) },
+            r#""1m""#,
+            "How long a client waits for the answer of a target whose route has `durability = \"next-hop\"`; then it \
+             gets 451.",
         ),
     ],
 };
 
 const WEEK: Span = Span::seconds(7 * 86_400);
+const YEAR: Span = Span::seconds(366 * 86_400);
 
-/// Reads `[spool]`, and hands on the setting that the cores' memory has to hold.
-pub(crate) fn spool(root: &Table<'_>) -> (ringpost_spool::Options, Setting<ByteCount>) {
+/// What `[spool]` says.
+pub(crate) struct Spool {
+    pub(crate) options: ringpost_spool::Options,
+    pub(crate) space: Space,
+    /// For the cores' memory, which has to hold such a message.
+    pub(crate) inline_max: Setting<ByteCount>,
+}
+
+pub(crate) fn spool(root: &Table<'_>) -> Spool {
     let table = root.table("spool", &SPOOL);
     let default = ringpost_spool::Options::default();
     let segment_size = table.size("segment_size", default.segment_size);
@@ -99,11 +171,41 @@ pub(crate) fn spool(root: &Table<'_>) -> (ringpost_spool::Options, Setting<ByteC
         format!("a batch of {batch} is less than twice spool.inline_max, {inline}")
     });
     let commit_delay = table.time("commit_delay", default.commit_delay).value;
-    (ringpost_spool::Options { segment_size: segment, inline_max: inline, batch_max: batch, commit_delay }, inline_max)
+    let options = ringpost_spool::Options { segment_size: segment, inline_max: inline, batch_max: batch, commit_delay };
+    Spool { options, space: space(&table), inline_max }
 }
 
-pub(crate) fn queue(root: &Table<'_>) -> ringpost_queue::Options {
+fn space(table: &Table<'_>) -> Space {
+    let default = Space::default();
+    let (soft, hard) = (table.size("space_soft", default.soft), table.size("space_hard", default.hard));
+    let space = Space { soft: soft.value, hard: hard.value };
+    table.reader.require(space.soft == ByteCount(0) || space.hard <= space.soft, &[hard.spot(), soft.spot()], || {
+        format!("the hard mark of {} is above spool.space_soft, {}", space.hard, space.soft)
+    });
+    space
+}
+
+/// What `[queue]` says.
+pub(crate) struct Queue {
+    pub(crate) options: ringpost_queue::Options,
+    pub(crate) default_target: Option<String>,
+    pub(crate) next_hop_timeout: Span,
+}
+
+pub(crate) fn queue(root: &Table<'_>, targets: &Targets) -> Queue {
     let table = root.table("queue", &QUEUE);
+    let default_target = table.text("default_target", "", |_| Ok(()));
+    if !default_target.value.is_empty() {
+        targets.require(table.reader, &default_target);
+    }
+    Queue {
+        options: schedule(&table),
+        default_target: Some(default_target.value).filter(|name| !name.is_empty()),
+        next_hop_timeout: table.time("next_hop_timeout", Routing::default().next_hop_timeout).value,
+    }
+}
+
+fn schedule(table: &Table<'_>) -> ringpost_queue::Options {
     let default = ringpost_queue::Options::default();
     let retry_first = table.time("retry_first", default.retry_first);
     let retry_max = table.time("retry_max", default.retry_max);
@@ -111,16 +213,28 @@ pub(crate) fn queue(root: &Table<'_>) -> ringpost_queue::Options {
     table.reader.require(first <= max, &[retry_first.spot(), retry_max.spot()], || {
         format!("the first wait of {first} is longer than queue.retry_max, {max}")
     });
+    let expire_after = table.time("expire_after", default.expire_after);
+    let delay_notice = table.time("delay_notice", default.delay_notice.unwrap_or_default());
+    let (notice, age) = (delay_notice.value, expire_after.value);
+    table.reader.require(notice < age, &[delay_notice.spot(), expire_after.spot()], || {
+        format!("a notice at the age of {notice} comes too late: by queue.expire_after, {age}, the message is given up")
+    });
+    let jitter = table.count("retry_jitter", usize::from(default.retry_jitter_percent)).value;
     ringpost_queue::Options {
         retry_first: first,
         retry_max: max,
+        retry_jitter_percent: u8::try_from(jitter).unwrap_or(default.retry_jitter_percent),
         attempts_max: table.count("attempts_max", default.attempts_max).value,
+        expire_after: age,
+        delay_notice: (notice > Span::default()).then_some(notice),
+        dead_letters_keep: table.time("dead_letters_keep", default.dead_letters_keep).value,
+        dead_letters_max: table.count("dead_letters_max", default.dead_letters_max).value,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::{Config, tests::check};
+    use crate::{Config, Space, tests::check};
     use ringpost_base::{ByteCount, Span};
 
     #[test]
@@ -128,12 +242,60 @@ mod tests {
         let config = Config::parse(
             "f",
             "[spool]\nsegment_size = '1MiB'\ninline_max = '4KiB'\nbatch_max = '512KiB'\n\
-             [queue]\nretry_first = '100ms'\nretry_max = '100ms'\nattempts_max = 1",
+             space_soft = '1GiB'\nspace_hard = 0\n\
+             [queue]\nretry_first = '100ms'\nretry_max = '100ms'\nretry_jitter = 50\nattempts_max = 1\n\
+             expire_after = '1s'\ndelay_notice = '0s'\ndead_letters_keep = '1s'\ndead_letters_max = 1\n\
+             default_target = 'local'\nnext_hop_timeout = '10m'",
         );
         let config = config.expect("the text has no fault");
         assert_eq!(config.spool.batch_max, ByteCount::kib(512));
-        assert_eq!(config.queue.retry_max, Span::millis(100));
-        assert_eq!(config.queue.attempts_max, 1);
+        assert_eq!(config.space, Space { soft: ByteCount::gib(1), hard: ByteCount(0) });
+        let queue = &config.queue;
+        assert_eq!((queue.retry_max, queue.retry_jitter_percent, queue.attempts_max), (Span::millis(100), 50, 1));
+        assert_eq!((queue.expire_after, queue.delay_notice), (Span::seconds(1), None));
+        assert_eq!((queue.dead_letters_keep, queue.dead_letters_max), (Span::seconds(1), 1));
+        assert_eq!(config.routing.default_target.as_deref(), Some("local"));
+        assert_eq!(config.routing.next_hop_timeout, Span::seconds(600));
+        let config = Config::parse("f", "queue.delay_notice = '1h'").expect("the text has no fault");
+        assert_eq!((config.queue.delay_notice, config.routing.default_target), (Some(Span::seconds(3600)), None));
+    }
+
+    #[test]
+    fn faults_of_free_space() {
+        check(
+            "spool.space_hard = '1GiB'",
+            &["f:1:20: spool.space_hard: the hard mark of 1GiB is above spool.space_soft, 512MiB"],
+        );
+        check(
+            "spool.space_soft = '64MiB'",
+            &["f:1:20: spool.space_soft: the hard mark of 128MiB is above spool.space_soft, 64MiB"],
+        );
+        check("spool.space_soft = 0", &[]);
+    }
+
+    #[test]
+    fn faults_of_giving_up() {
+        check(
+            "queue.delay_notice = '5d'",
+            &["f:1:22: queue.delay_notice: a notice at the age of 5d comes too late: by queue.expire_after, 5d, the \
+             message is given up"],
+        );
+        check(
+            "queue.expire_after = '4h'",
+            &["f:1:22: queue.expire_after: a notice at the age of 4h comes too late: by queue.expire_after, 4h, the \
+             message is given up"],
+        );
+        check(
+            "[queue]\nexpire_after = '0s'\nretry_jitter = 51\ndead_letters_max = 0\ndefault_target = 'locla'\n\
+             next_hop_timeout = '11m'",
+            &[
+                "f:2:16: queue.expire_after: '0s' is out of range: 1s to 366d",
+                "f:3:16: queue.retry_jitter: 51 is out of range: 0 to 50",
+                "f:4:20: queue.dead_letters_max: 0 is out of range: 1 to 10000000",
+                "f:5:18: queue.default_target: \"locla\" is not the name of a target; did you mean \"local\"?",
+                "f:6:20: queue.next_hop_timeout: '11m' is out of range: 1s to 10m",
+            ],
+        );
     }
 
     #[test]

@@ -18,23 +18,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
-fn folder() -> (TempDir, PathBuf) {
+pub(super) fn folder() -> (TempDir, PathBuf) {
     let folder = TempDir::new().expect("a folder");
     let path = folder.path().join("ringpost.sock");
     (folder, path)
 }
 
-fn only(socket: &Path) -> Options {
+pub(super) fn only(socket: &Path) -> Options {
     Options { listen: None, socket: Some(socket.to_owned()) }
 }
 
-fn connect(socket: &Path) -> UnixStream {
+pub(super) fn connect(socket: &Path) -> UnixStream {
     let stream = UnixStream::connect(socket).expect("listening");
     stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
     stream
 }
 
-fn ask(socket: &Path, method: &str, path: &str, body: &str) -> Reply {
+pub(super) fn ask(socket: &Path, method: &str, path: &str, body: &str) -> Reply {
     let length = body.len();
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: ringpost\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{body}"
@@ -126,6 +126,9 @@ fn status_in_numbers() {
     let (one, two) = (&server.blocks[0], &server.blocks[1]);
     one.set(Gauge::SessionsOpen, 3);
     one.set(Gauge::Bans, 2);
+    one.set(Gauge::QueueHeld, 4);
+    two.set(Gauge::QueueDead, 6);
+    two.set(Gauge::BreakersOpen, 1);
     one.add(Counter::MessagesAccepted, 5);
     two.add(Counter::LimitConnectionsPerIp, 7);
     two.add(Counter::MeshQuestions, 9);
@@ -140,6 +143,7 @@ fn status_in_numbers() {
     assert_eq!((status.reasons, status.process), (vec!["the spool's disk is full".to_owned()], std::process::id()));
     let [first, second] = &status.shards[..] else { panic!("two shards: {:?}", status.shards) };
     assert_eq!((first.sessions_open, first.bans, first.accepted, first.shard), (3, 2, 5, 0));
+    assert_eq!((first.queue_held, second.queue_dead, second.breakers_open), (4, 6, 1));
     assert!(first.limits_hit.is_empty(), "{:?}", first.limits_hit);
     assert_eq!(second.limits_hit.get("limits.connections_per_ip"), Some(&7));
     assert_eq!((second.mesh.asked, second.mesh.full, second.phase.as_str()), (9, 1, "ready"));

@@ -1,17 +1,26 @@
-//! The commands that talk to the running server: each asks over the admin socket, and prints what it is told.
+//! The commands that talk to the running server: each asks over the admin socket, and prints what it is told. And those that
+//! work on its files alone: backup, restore, and the check of the spool.
 //!
 //! What is printed is made by functions of what was answered and of the time, so that it can be tested without a server.
 
+mod backup;
 mod ban;
 mod explain;
+mod queue;
 mod reload;
+mod restore;
+mod spool;
 mod status;
 mod table;
 mod words;
 
+pub(crate) use backup::backup;
 pub(crate) use ban::ban;
 pub(crate) use explain::explain;
+pub(crate) use queue::queue;
 pub(crate) use reload::reload;
+pub(crate) use restore::restore;
+pub(crate) use spool::check_spool;
 pub(crate) use status::status;
 
 use crate::client::Client;

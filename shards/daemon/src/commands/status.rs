@@ -1,13 +1,12 @@
 //! `ringpost status`: the server in a line, its troubles, its shards as a table.
 
 use super::table::{Column, Side, draw};
-use super::words::{in_words, plain};
+use super::words::{bytes, in_words, plain};
 use super::{print, print_json};
 use crate::cli::StatusOptions;
 use crate::client::Client;
 use anyhow::Result;
 use ringpost_admin::api::{ShardStatus, Status};
-use ringpost_base::ByteCount;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -29,6 +28,7 @@ fn report(status: &Status) -> String {
     for reason in &status.reasons {
         told.push_str(&format!("  {}\n", plain(reason)));
     }
+    told.push_str(&set_aside(&status.shards));
     told.push('\n');
     told.push_str(&shards(&status.shards));
     let limits = limits_hit(&status.shards);
@@ -39,6 +39,18 @@ fn report(status: &Status) -> String {
         told.push_str(&draw(&[("", Side::Left), ("", Side::Right)], &rows));
     }
     told
+}
+
+/// What an operator may have to see to, a line each.
+fn set_aside(shards: &[ShardStatus]) -> String {
+    let sum = |count: fn(&ShardStatus) -> u64| shards.iter().map(count).sum::<u64>();
+    let counts = [
+        ("held messages", sum(|shard| shard.queue_held), "ringpost queue list --state held"),
+        ("dead letters", sum(|shard| shard.queue_dead), "ringpost queue list --state dead"),
+        ("targets that are left alone", sum(|shard| shard.breakers_open), "ringpost queue status"),
+    ];
+    let line = |(name, count, command): &(&str, u64, &str)| format!("  {name}: {count}, see `{command}`\n");
+    counts.iter().filter(|(_, count, _)| *count > 0).map(line).collect()
 }
 
 /// A count of a shard: the column's name, and where it comes from.
@@ -95,13 +107,6 @@ fn limits_hit(shards: &[ShardStatus]) -> BTreeMap<&str, u64> {
     hit
 }
 
-/// Bytes in the largest unit that leaves a whole number of two digits or so.
-fn bytes(count: u64) -> String {
-    let unit = [1 << 30, 1 << 20, 1 << 10].into_iter().find(|unit| count >= 10 * unit);
-    let rounded = unit.map_or(count, |unit| count / unit * unit);
-    ByteCount(rounded).to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,6 +122,9 @@ mod tests {
             message_memory_bytes: 20_000 * scale,
             queue: 2 * scale,
             queue_deferred: 0,
+            queue_held: scale / 10,
+            queue_dead: 0,
+            breakers_open: 0,
             backlog_bytes: 30_000_000 * scale,
             accepted: 1_000 * scale,
             rejected: 4,
@@ -152,6 +160,7 @@ mod tests {
             "\
 ringpost 0.1.0, process 42: degraded, up 1 hour 1 minute, config 1
   shard 1: the spool can't be written
+  held messages: 1, see `ringpost queue list --state held`
 
 SHARD  PHASE  SESSIONS  IN FLIGHT  QUEUE  RETRYING  ACCEPTED  REJECTED  DEFERRED  MESH  MESH FULL  BACKLOG  MEMORY  BANS
 0      ready         3          1      2         0      1000         4         5     8          0    28MiB   19KiB     7

@@ -1,5 +1,6 @@
 //! Times in words, and text of strangers made safe to show.
 
+use ringpost_base::ByteCount;
 use std::time::Duration;
 
 /// Units of time, the longest first, in seconds.
@@ -22,6 +23,43 @@ pub(super) fn in_words(span: Duration) -> String {
         left %= unit;
     }
     words.join(" ")
+}
+
+/// A duration in its longest unit, rounded down, for a column of a table: `65m` is `1h`.
+pub(super) fn in_short(span: Duration) -> String {
+    let seconds = span.as_secs();
+    let unit = UNITS.iter().find(|(_, unit)| seconds >= *unit);
+    unit.map_or("0s".to_owned(), |(name, unit)| format!("{}{}", seconds / unit, &name[..1]))
+}
+
+/// So many messages, as a phrase.
+pub(super) fn messages(count: u64) -> String {
+    if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
+}
+
+/// Bytes in the largest unit that leaves a whole number of two digits or so.
+pub(super) fn bytes(count: u64) -> String {
+    let unit = [1 << 30, 1 << 20, 1 << 10].into_iter().find(|unit| count >= 10 * unit);
+    let rounded = unit.map_or(count, |unit| count / unit * unit);
+    ByteCount(rounded).to_string()
+}
+
+/// Text cut to so many characters, what can't be shown of it escaped.
+pub(super) fn plain_within(text: &str, characters_max: usize) -> String {
+    let shown = plain(text);
+    if shown.chars().count() <= characters_max {
+        return shown;
+    }
+    shown.chars().take(characters_max.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// A word of a command line as a shell takes it.
+pub(super) fn shell_word(word: &str) -> String {
+    let bare = |character: char| character.is_ascii_alphanumeric() || "@%+=:,./-_".contains(character);
+    if !word.is_empty() && word.chars().all(bare) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 /// Microseconds in the unit that suits them, to three digits or so.
@@ -67,6 +105,36 @@ mod tests {
         }
         for (micros, text) in [(0, "0 µs"), (999, "999 µs"), (1_240, "1.2 ms"), (2_500_000, "2.5 s")] {
             assert_eq!(took(micros), text);
+        }
+    }
+
+    #[test]
+    fn short_forms_for_tables() {
+        for (seconds, text) in [(0, "0s"), (59, "59s"), (60, "1m"), (3_900, "1h"), (86_399, "23h"), (200_000, "2d")] {
+            assert_eq!(in_short(Duration::from_secs(seconds)), text);
+        }
+        for (count, text) in [(0, "0"), (9_999, "9999"), (20_000, "19KiB"), (30_000_000, "28MiB")] {
+            assert_eq!(bytes(count), text);
+        }
+        assert_eq!(
+            (messages(0), messages(1), messages(2)),
+            ("0 messages".into(), "1 message".into(), "2 messages".into())
+        );
+        for (text, most, shown) in [("abc", 3, "abc"), ("abcd", 3, "ab…"), ("\n", 2, "\\n"), ("\n\n", 3, "\\n…")] {
+            assert_eq!(plain_within(text, most), shown);
+        }
+    }
+
+    #[test]
+    fn words_that_a_shell_takes_as_they_are_meant() {
+        for (word, text) in [
+            ("a@example.org", "a@example.org"),
+            ("<>", "'<>'"),
+            ("", "''"),
+            ("it's", "'it'\\''s'"),
+            ("$(reboot)", "'$(reboot)'"),
+        ] {
+            assert_eq!(shell_word(word), text);
         }
     }
 

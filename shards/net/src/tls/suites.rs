@@ -22,7 +22,7 @@ const SUITES: [(SupportedCipherSuite, Strength); 9] = [
 ];
 
 /// What rustls is to use.
-pub(super) fn provider(min_strength: Strength, post_quantum: bool) -> CryptoProvider {
+pub(crate) fn provider(min_strength: Strength, post_quantum: bool) -> CryptoProvider {
     let strong = SUITES.iter().filter(|(_, strength)| *strength >= min_strength);
     CryptoProvider {
         cipher_suites: strong.map(|(suite, _)| *suite).collect(),

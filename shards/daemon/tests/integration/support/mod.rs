@@ -1,7 +1,10 @@
 //! What the tests share: a server, a client, and readers of what comes out of it.
 
 pub(crate) mod authority;
+pub(crate) mod dovecot;
 pub(crate) mod haproxy;
+pub(crate) mod hop;
+pub(crate) mod http;
 pub(crate) mod limits;
 pub(crate) mod load;
 pub(crate) mod maildir;
@@ -10,6 +13,8 @@ pub(crate) mod net;
 pub(crate) mod postfix;
 pub(crate) mod presented;
 pub(crate) mod programs;
+pub(crate) mod queue;
+pub(crate) mod report;
 pub(crate) mod secure;
 pub(crate) mod server;
 pub(crate) mod settings;

@@ -89,6 +89,33 @@ impl Settings {
         self
     }
 
+    /// Adds a target; one of the same name takes the place of an earlier one.
+    pub(crate) fn target(self, name: &str, kind: &str, lines: &[&str]) -> Self {
+        let kind = format!("kind = \"{kind}\"");
+        self.named_entry("target", name, &[&[kind.as_str()], lines].concat())
+    }
+
+    /// Adds a domain in which everybody exists and whose mail goes to a target, or several: `target` is TOML. One of the same
+    /// name takes the place of an earlier one.
+    pub(crate) fn domain_to(self, name: &str, target: &str, lines: &[&str]) -> Self {
+        let target = format!("target = {target}");
+        self.named_entry("domain", name, &[&[target.as_str()], lines].concat())
+    }
+
+    fn named_entry(mut self, array: &str, name: &str, lines: &[&str]) -> Self {
+        let name = format!("name = \"{name}\"");
+        let start = format!("[[{array}]]\n{name}\n");
+        self.entries.retain(|entry| !entry.starts_with(&start));
+        self.entry(array, &[&[name.as_str()], lines].concat())
+    }
+
+    /// Takes all entries of an array of tables out.
+    pub(crate) fn without(mut self, array: &str) -> Self {
+        let start = format!("[[{array}]]\n");
+        self.entries.retain(|entry| !entry.starts_with(&start));
+        self
+    }
+
     /// Adds a listener, on an address of its own.
     pub(crate) fn listener(mut self, name: &str, tls: &str) -> Self {
         self.listeners.push(Listener { name: name.to_owned(), tls: tls.to_owned(), lines: Vec::new() });

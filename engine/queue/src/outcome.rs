@@ -1,0 +1,242 @@
+//! What follows from how an attempt came out, for each of its recipients.
+
+use crate::lane::Kind;
+use crate::record::{Buried, Leg, Message, Place};
+use crate::slab::NONE;
+use crate::{LegId, Outcome, Queue, Reason, Status, Verdict};
+use ringpost_base::{Now, SpoolId};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// Recipients that an attempt has not finished with.
+#[derive(Default)]
+struct Left {
+    /// Put off, and why, if that was said.
+    deferred: Vec<(u32, Option<Reason>)>,
+    /// To go elsewhere.
+    moved: BTreeMap<Rc<str>, (bool, Vec<u32>)>,
+    /// Served here.
+    done: bool,
+}
+
+impl Queue {
+    /// How an attempt came out, by recipient number. Whoever is not named is put off. `hop_failed` says that the
+    /// destination itself did not work, whatever became of its recipients.
+    pub fn outcome(&mut self, leg: LegId, outcomes: &[(u32, Outcome)], hop_failed: bool, now: Now) -> Verdict {
+        self.see(now);
+        let unknown = Verdict { unknown: true, ..Verdict::default() };
+        let LegId { slot, turn } = leg;
+        let is_this = slot < self.legs.places() && self.legs[slot].turn == turn;
+        if !is_this || self.legs[slot].place != Place::Active {
+            return unknown;
+        }
+        let (leg, lane) = (slot, self.legs[slot].lane);
+        self.end_attempt(leg, hop_failed);
+        if self.legs[leg].message == NONE {
+            self.free_leg(leg);
+            return unknown;
+        }
+        let message = self.legs[leg].message;
+        let mut verdict = Verdict::default();
+        let mut left = self.sort_out(leg, outcomes, &mut verdict);
+        self.give_up_the_expired(message, &mut left, &mut verdict);
+        self.keep_reason(leg, &left, &verdict);
+        self.put(leg, Place::Over);
+        self.set_pending(leg, left.deferred.iter().map(|(recipient, _)| *recipient).collect());
+        for (destination, (local, recipients)) in std::mem::take(&mut left.moved) {
+            self.move_to(leg, &destination, local, recipients);
+        }
+        if !left.deferred.is_empty() {
+            self.legs[leg].attempts = self.legs[leg].attempts.saturating_add(1);
+            let wait = self.backoff(u32::from(self.legs[leg].attempts));
+            verdict.wait = Some(self.put_off(leg, wait));
+            verdict.delayed = self.notice_of_delay(message, &left.deferred);
+        }
+        self.arrange(lane);
+        verdict.settled = self.settle_if_over(message);
+        verdict.state_changed = !verdict.settled && (left.done || !verdict.delayed.is_empty());
+        verdict
+    }
+
+    /// What was used by an attempt is free again, or its owner's.
+    fn end_attempt(&mut self, leg: u32, hop_failed: bool) {
+        let Leg { lane, flags, .. } = self.legs[leg];
+        self.legs[leg].flags = flags & !(Leg::LEASED | Leg::LOCAL);
+        if flags & Leg::LOCAL != 0 {
+            self.local_active -= 1;
+        }
+        if flags & Leg::LEASED != 0 {
+            let holding = &mut self.lanes[lane].holding;
+            holding.busy -= 1;
+            if hop_failed {
+                holding.slots -= 1;
+                holding.returned += 1;
+                holding.report.hop_failures += 1;
+            } else {
+                holding.report.delivered += 1;
+            }
+        }
+    }
+
+    /// Goes through the recipients of an attempt.
+    fn sort_out(&mut self, leg: u32, outcomes: &[(u32, Outcome)], verdict: &mut Verdict) -> Left {
+        let mut left = Left::default();
+        for (at, recipient) in self.pending(leg).into_iter().enumerate() {
+            // They mostly come in order.
+            let named = |(number, _): &&(u32, Outcome)| *number == recipient;
+            let outcome =
+                outcomes.get(at).filter(named).or_else(|| outcomes.iter().find(named)).map(|(_, outcome)| outcome);
+            match outcome {
+                Some(Outcome::Delivered(how)) => verdict.delivered.push((recipient, *how)),
+                Some(Outcome::Failed(reason)) => verdict.failed.push((recipient, reason.clone())),
+                Some(Outcome::Deferred(reason)) => left.deferred.push((recipient, Some(reason.clone()))),
+                Some(Outcome::Moved { destination, local }) if destination != self.destination(leg) => {
+                    left.moved.entry(destination.clone()).or_insert((*local, Vec::new())).1.push(recipient);
+                }
+                Some(Outcome::Moved { .. }) | None => left.deferred.push((recipient, None)),
+            }
+        }
+        left.done = !verdict.delivered.is_empty();
+        left
+    }
+
+    /// Those that are put off and whose message is too old are given up.
+    fn give_up_the_expired(&mut self, message: u32, left: &mut Left, verdict: &mut Verdict) {
+        if !left.deferred.is_empty() && self.is_expired(message) {
+            let expired = left.deferred.drain(..).map(|(recipient, last)| (recipient, Reason::expired(last.as_ref())));
+            verdict.failed.extend(expired);
+        }
+    }
+
+    /// Remembers what the outcomes say of a leg and its destination.
+    fn keep_reason(&mut self, leg: u32, left: &Left, verdict: &Verdict) {
+        let Leg { message, lane, .. } = self.legs[leg];
+        let hash = self.lanes[lane].hash;
+        let deferred = left.deferred.iter().find_map(|(_, reason)| reason.as_ref());
+        if let Some(reason) = deferred.or(verdict.failed.first().map(|(_, reason)| reason)) {
+            let reason = self.reasons.intern(reason);
+            self.legs[leg].last = Some(reason.clone());
+            self.lanes[lane].last = Some(reason);
+        }
+        // A message that is over with this is forgotten at once, and needs no notes.
+        let over = left.deferred.is_empty() && left.moved.is_empty() && verdict.failed.is_empty();
+        if over && !self.messages[message].has(Message::EXTRA) && self.legs_of(message).nth(1).is_none() {
+            return;
+        }
+        if !verdict.delivered.is_empty() {
+            self.extra_mut(message).done.extend(verdict.delivered.iter().map(|(recipient, _)| (*recipient, hash)));
+        }
+        if !verdict.failed.is_empty() {
+            self.extra_mut(message).reporting.extend(verdict.failed.iter().map(|(recipient, _)| (*recipient, hash)));
+        }
+    }
+
+    /// Has recipients of a leg go elsewhere, but for those that were served there before.
+    fn move_to(&mut self, from: u32, destination: &Rc<str>, local: bool, mut recipients: Vec<u32>) {
+        let Leg { message, domain, attempts, .. } = self.legs[from];
+        self.legs[from].set(Leg::LEFT, true);
+        let hash = crate::hash::of_name(destination);
+        if let Some(extra) = self.extra(message) {
+            recipients.retain(|recipient| !extra.done.contains(&(*recipient, hash)));
+        }
+        if recipients.is_empty() {
+            return;
+        }
+        let there = self.legs_of(message).find(|leg| self.destination(*leg) == destination);
+        let Some(leg) = there else {
+            self.add_leg(message, destination, Kind::of(local), recipients, domain, attempts);
+            return;
+        };
+        recipients.extend(self.pending(leg));
+        recipients.sort_unstable();
+        recipients.dedup();
+        self.set_pending(leg, recipients);
+        self.legs[leg].domain = self.legs[leg].domain.joined(domain);
+        if self.legs[leg].place == Place::Over && self.legs[leg].has(Leg::LEFT) {
+            // Routes that lead back and forth must not become a loop without rest.
+            let wait = self.backoff(u32::from(self.legs[leg].attempts.max(1)));
+            self.put_off(leg, wait);
+        } else if self.legs[leg].place == Place::Over {
+            self.make_ready(leg);
+        }
+    }
+
+    /// Everybody of a message who is to be told of as late, if it is time for that. `known`: what has just been said of
+    /// some of them.
+    pub(crate) fn notice_of_delay(&mut self, message: u32, known: &[(u32, Option<Reason>)]) -> Vec<(u32, Reason)> {
+        let record = &self.messages[message];
+        let is_due = self.options.delay_notice.is_some_and(|after| self.age(message, self.now.tick) >= after.0);
+        if !is_due || record.has(Message::DELAY_TOLD) || record.has(Message::NULL_SENDER) || record.has(Message::HELD) {
+            return Vec::new();
+        }
+        self.messages[message].set(Message::DELAY_TOLD, true);
+        let mut delayed: BTreeMap<u32, Reason> = BTreeMap::new();
+        delayed.extend(known.iter().filter_map(|(recipient, reason)| Some((*recipient, reason.clone()?))));
+        let legs: Vec<_> = self.legs_of(message).collect();
+        for leg in legs {
+            let reason = self.last_reason(leg).map_or_else(not_tried, |last| (**last).clone());
+            for recipient in self.pending(leg) {
+                delayed.entry(recipient).or_insert_with(|| reason.clone());
+            }
+        }
+        delayed.into_iter().collect()
+    }
+
+    /// Why a leg waits: what was said of it, or of its destination.
+    pub(crate) fn last_reason(&self, leg: u32) -> Option<&Rc<Reason>> {
+        self.legs[leg].last.as_ref().or(self.lanes[self.legs[leg].lane].last.as_ref())
+    }
+
+    /// The reports of these recipients' failures are durable, or none are wanted. True: the message is settled. If not,
+    /// its state is to be noted in the spool.
+    pub fn reported(&mut self, id: SpoolId, recipients: &[u32]) -> bool {
+        let Some(message) = self.find(id) else { return false };
+        for recipient in recipients {
+            if let Some(reported) = self.take_reporting(message, *recipient) {
+                self.extra_mut(message).done.push(reported);
+            }
+        }
+        self.settle_if_over(message)
+    }
+
+    /// No report can be made of these recipients' failures: they are kept, as a dead letter. Its state is to be noted in the
+    /// spool. True: the message is settled, as there was nobody to bury.
+    pub fn bury(&mut self, id: SpoolId, recipients: &[(u32, Reason)]) -> bool {
+        let Some(message) = self.find(id) else { return false };
+        let (tick, wall) = (self.tick_nanos(), self.now.wall);
+        for (recipient, reason) in recipients {
+            let Some((recipient, destination)) = self.take_reporting(message, *recipient) else { continue };
+            let reason = self.reasons.intern(reason);
+            self.count_buried(message, -1);
+            let extra = self.extra_mut(message);
+            if extra.dead.is_empty() {
+                (extra.buried_at, extra.buried_tick) = (wall, tick);
+            }
+            extra.dead.push(Buried { recipient, destination, reason });
+            self.count_buried(message, 1);
+        }
+        self.settle_if_over(message)
+    }
+
+    fn take_reporting(&mut self, message: u32, recipient: u32) -> Option<(u32, u32)> {
+        let at = self.extra(message)?.reporting.iter().position(|(number, _)| *number == recipient)?;
+        Some(self.extra_mut(message).reporting.remove(at))
+    }
+
+    /// Takes a message out of which nothing is left to do; true if it was that. One with dead recipients stays.
+    pub(crate) fn settle_if_over(&mut self, message: u32) -> bool {
+        let over = self.legs_of(message).all(|leg| self.legs[leg].place == Place::Over);
+        let kept = self.extra(message).is_some_and(|extra| !extra.reporting.is_empty() || !extra.dead.is_empty());
+        if over && !kept {
+            self.remove(message);
+            return true;
+        }
+        self.recount(message);
+        self.lay_to_rest(message);
+        false
+    }
+}
+
+fn not_tried() -> Reason {
+    Reason::ours(Status(4, 4, 1), "the destination does not answer; the message has not been tried yet")
+}

@@ -1,0 +1,184 @@
+//! Handing a message over while its sender waits: the durability class `next-hop`, in which the next hop answers for it.
+
+use crate::leases::Asker;
+use crate::parcel::{Done, Parcel};
+use crate::runner::{Runner, ours};
+use ringpost_message::Envelope;
+use ringpost_metrics::Timing;
+use ringpost_queue::{HandedOver, Lease, LeaseReport, NotHandedOver, Outcome, Reason};
+use ringpost_runtime::local::{Promise, promise};
+use ringpost_runtime::{contain, sleep, spawn, tick};
+use ringpost_store::LoadedContent;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How long a session waits before it asks again whether a destination that is busy has room.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+/// The longest wait of sessions for a destination's rate before it is asked again: its rate may have been changed.
+const RATE_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// The sessions that wait for one destination.
+#[derive(Default)]
+pub(crate) struct Sessions {
+    waiting: VecDeque<Promise<Turn>>,
+    /// Slots that sessions hold.
+    held: u32,
+    /// Whether a task asks for them.
+    ushered: bool,
+}
+
+/// What a session waits for.
+enum Turn {
+    /// It may send.
+    Slot(Slot),
+    /// Nobody may, for a while.
+    Closed,
+}
+
+/// A slot of a destination, for one message; given back when this ends, however it ends.
+struct Slot {
+    runner: Rc<Runner>,
+    destination: Rc<str>,
+    report: LeaseReport,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(sessions) = self.runner.sessions.borrow_mut().get_mut(&self.destination) {
+            sessions.held -= 1;
+        }
+        self.runner.leases.give(Asker::Sessions, &self.destination, 1, self.report);
+    }
+}
+
+impl Runner {
+    /// Takes a message to its next hops and waits for what they say. Dropped meanwhile, it ends the connection.
+    ///
+    /// # Errors
+    /// Unless every next hop took it for every recipient: which of them have it, and the first reason why another has not.
+    pub async fn hand_over(
+        self: Rc<Self>,
+        envelope: Rc<Envelope>,
+        content: LoadedContent,
+    ) -> Result<HandedOver, (NotHandedOver, Reason)> {
+        let mut outcomes = Vec::with_capacity(envelope.recipients.len());
+        for (destination, recipients) in self.by_next_hop(&envelope) {
+            let (id, envelope, content) = (envelope.id, envelope.clone(), content.clone());
+            let parcel = Parcel { id, envelope, content, recipients, number: 1, again: false };
+            outcomes.extend(self.take_there(destination, &parcel).await.outcomes);
+        }
+        self.count(&outcomes);
+        let recipients: Vec<u32> = (0..envelope.recipients.len() as u32).collect();
+        HandedOver::proof(envelope.id, &outcomes, &recipients).map_err(|not| {
+            let reason = outcomes.into_iter().find_map(|(_, outcome)| match outcome {
+                Outcome::Deferred(reason) | Outcome::Failed(reason) => Some(reason),
+                Outcome::Delivered(_) | Outcome::Moved { .. } => None,
+            });
+            (not, reason.unwrap_or_else(|| ours("a recipient was not served")))
+        })
+    }
+
+    fn by_next_hop(&self, envelope: &Envelope) -> Vec<(Rc<str>, Vec<u32>)> {
+        let mut groups: Vec<(Rc<str>, Vec<u32>)> = Vec::with_capacity(1);
+        let directions = self.directions.borrow();
+        for (number, recipient) in (0..).zip(&envelope.recipients) {
+            let route = directions.routes.route(&recipient.address);
+            for destination in route.map_or(&[][..], |route| route.destinations) {
+                match groups.iter_mut().find(|(name, _)| *name == destination.name) {
+                    Some((_, numbers)) => numbers.push(number),
+                    None => groups.push((destination.name.clone(), vec![number])),
+                }
+            }
+        }
+        groups
+    }
+
+    /// Waits for a slot.
+    async fn turn(self: &Rc<Self>, destination: &Rc<str>) -> Option<Turn> {
+        let (promise, answer) = promise();
+        let mut all = self.sessions.borrow_mut();
+        let sessions = all.entry(destination.clone()).or_default();
+        sessions.waiting.push_back(promise);
+        let alone = !std::mem::replace(&mut sessions.ushered, true);
+        drop(all);
+        if alone {
+            spawn("ask for slots of sessions", self.clone().usher(destination.clone()));
+        }
+        answer.wait().await
+    }
+
+    /// Asks for slots as long as sessions wait for them.
+    async fn usher(self: Rc<Self>, destination: Rc<str>) {
+        loop {
+            let held = {
+                let mut all = self.sessions.borrow_mut();
+                let Some(sessions) = all.get_mut(&destination) else { return };
+                if sessions.waiting.is_empty() {
+                    sessions.ushered = false;
+                    return;
+                }
+                sessions.held
+            };
+            match self.leases.ask(Asker::Sessions, &destination, held).await {
+                Lease::Granted { messages } => self.seat(&destination, messages),
+                Lease::Busy => sleep(BUSY_PAUSE).await,
+                Lease::Wait { open: true, .. } | Lease::Unknown => self.turn_away(&destination),
+                Lease::Wait { span, .. } => sleep(span.clamp(BUSY_PAUSE, RATE_PAUSE_MAX)).await,
+            }
+        }
+    }
+
+    /// Gives a slot to the session that has waited the longest; one that waits no more lets it go.
+    fn seat(self: &Rc<Self>, destination: &Rc<str>, messages: u32) {
+        let mut all = self.sessions.borrow_mut();
+        let Some(sessions) = all.get_mut(destination) else { return };
+        sessions.held += 1;
+        let next = sessions.waiting.pop_front();
+        drop(all);
+        let report = LeaseReport { unused: messages.saturating_sub(1), ..LeaseReport::default() };
+        let slot = Slot { runner: self.clone(), destination: destination.clone(), report };
+        if let Some(promise) = next {
+            // What comes back is dropped, and with it the slot given back.
+            let _ = promise.keep(Turn::Slot(slot));
+        }
+    }
+
+    fn turn_away(&self, destination: &Rc<str>) {
+        let waiting = match self.sessions.borrow_mut().get_mut(destination) {
+            Some(sessions) => std::mem::take(&mut sessions.waiting),
+            None => return,
+        };
+        for promise in waiting {
+            let _ = promise.keep(Turn::Closed);
+        }
+    }
+
+    async fn take_there(self: &Rc<Self>, destination: Rc<str>, parcel: &Parcel) -> Done {
+        let target = self.directions.borrow().targets.find(&destination).cloned();
+        let Some(target) = target else {
+            return Done::all(&parcel.recipients, &Outcome::Deferred(ours("there is no such target any more")), false);
+        };
+        let turn = self.turn(&destination).await;
+        let Some(Turn::Slot(mut slot)) = turn else {
+            let reason = ours("the target is left alone for a while because it failed");
+            return Done::all(&parcel.recipients, &Outcome::Deferred(reason), true);
+        };
+        let since = tick();
+        let done = contain(target.deliver(parcel)).await;
+        self.block.observe(Timing::Attempt, tick().since(since));
+        let done = match done {
+            Ok(Some(done)) => done,
+            Ok(None) => Done { outcomes: Vec::new(), hop_failed: false },
+            Err(panic) => {
+                self.panicked(parcel.id, &destination, panic);
+                Done::all(&parcel.recipients, &Outcome::Deferred(ours("a fault of this server")), false)
+            }
+        };
+        let delivered = done.outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Delivered(_)));
+        slot.report.delivered = u32::from(delivered);
+        slot.report.hop_failures = u32::from(done.hop_failed);
+        done
+    }
+}
