@@ -110,6 +110,9 @@ impl Bench {
     }
 }
 
+/// Makes a queue of so many messages, and says what each takes: bytes there, and nanoseconds for one more.
+type Scene = fn(usize) -> (f64, f64);
+
 /// So many messages are ready, and those that come go behind them.
 fn backlog(messages: usize) -> (f64, f64) {
     let mut bench = Bench::new();
@@ -158,8 +161,7 @@ fn listing(messages: usize) {
 
 fn main() {
     println!("{:>10} {:>10} {:>12} {:>10}", "queued", "what", "bytes each", "ns a step");
-    let scenes: [(&str, fn(usize) -> (f64, f64)); 3] =
-        [("backlog", backlog), ("deferred", deferred), ("blocked", blocked)];
+    let scenes: [(&str, Scene); 3] = [("backlog", backlog), ("deferred", deferred), ("blocked", blocked)];
     for (name, scene) in scenes {
         for messages in [1_000, 10_000, 100_000, 1_000_000] {
             let (bytes, nanos) = scene(messages);

@@ -42,7 +42,9 @@ impl Queue {
         self.give_up_the_expired(message, &mut left, &mut verdict);
         self.keep_reason(leg, &left, &verdict);
         self.put(leg, Place::Over);
-        self.set_pending(leg, left.deferred.iter().map(|(recipient, _)| *recipient).collect());
+        let mut pending: Vec<u32> = left.deferred.iter().map(|(recipient, _)| *recipient).collect();
+        self.join(leg, &mut pending);
+        self.set_pending(leg, pending);
         for (destination, (local, recipients)) in std::mem::take(&mut left.moved) {
             self.move_to(leg, &destination, local, recipients);
         }
@@ -51,6 +53,8 @@ impl Queue {
             let wait = self.backoff(u32::from(self.legs[leg].attempts));
             verdict.wait = Some(self.put_off(leg, wait));
             verdict.delayed = self.notice_of_delay(message, &left.deferred);
+        } else if self.pending_len(leg) > 0 {
+            self.make_ready(leg);
         }
         self.arrange(lane);
         verdict.settled = self.settle_if_over(message);
@@ -131,13 +135,16 @@ impl Queue {
         }
     }
 
-    /// Has recipients of a leg go elsewhere, but for those that were served there before.
+    /// Has recipients of a leg go elsewhere, but for those with whom it is over there.
     fn move_to(&mut self, from: u32, destination: &Rc<str>, local: bool, mut recipients: Vec<u32>) {
         let Leg { message, domain, attempts, .. } = self.legs[from];
         self.legs[from].set(Leg::LEFT, true);
         let hash = crate::hash::of_name(destination);
         if let Some(extra) = self.extra(message) {
-            recipients.retain(|recipient| !extra.done.contains(&(*recipient, hash)));
+            let buried =
+                |recipient| extra.dead.iter().any(|dead| (dead.recipient, dead.destination) == (recipient, hash));
+            let over = |pair| extra.done.contains(&pair) || extra.reporting.contains(&pair);
+            recipients.retain(|recipient| !over((*recipient, hash)) && !buried(*recipient));
         }
         if recipients.is_empty() {
             return;
@@ -147,6 +154,10 @@ impl Queue {
             self.add_leg(message, destination, Kind::of(local), recipients, domain, attempts);
             return;
         };
+        if self.legs[leg].place == Place::Active {
+            recipients.retain(|recipient| !self.is_pending(leg, *recipient));
+            return self.extra_mut(message).joining.extend(recipients.into_iter().map(|recipient| (leg, recipient)));
+        }
         recipients.extend(self.pending(leg));
         recipients.sort_unstable();
         recipients.dedup();
@@ -159,6 +170,19 @@ impl Queue {
         } else if self.legs[leg].place == Place::Over {
             self.make_ready(leg);
         }
+    }
+
+    /// Adds to those that are left of a leg who was moved there while its attempt was under way.
+    fn join(&mut self, leg: u32, pending: &mut Vec<u32>) {
+        let message = self.legs[leg].message;
+        if self.extra(message).is_none_or(|extra| extra.joining.is_empty()) {
+            return;
+        }
+        let joining = &mut self.extra_mut(message).joining;
+        pending.extend(joining.iter().filter(|(of, _)| *of == leg).map(|(_, recipient)| *recipient));
+        joining.retain(|(of, _)| *of != leg);
+        pending.sort_unstable();
+        pending.dedup();
     }
 
     /// Everybody of a message who is to be told of as late, if it is time for that. `known`: what has just been said of

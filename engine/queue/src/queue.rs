@@ -258,6 +258,7 @@ impl Queue {
         }
     }
 
+    /// Whether a recipient is to be served by the attempt under way, or by the next.
     pub(crate) fn is_pending(&self, leg: u32, recipient: u32) -> bool {
         match self.legs[leg].has(Leg::WHOLE) {
             true => recipient < self.messages[self.legs[leg].message].recipients,

@@ -164,6 +164,8 @@ pub(crate) struct Extra {
     pub(crate) buried_tick: i64,
     /// Recipients left of legs that don't have all.
     pub(crate) lists: Vec<(u32, Vec<u32>)>,
+    /// Recipients that join a leg when the attempt is over that is under way without them.
+    pub(crate) joining: Vec<(u32, u32)>,
 }
 
 /// A recipient that could be neither served nor reported.

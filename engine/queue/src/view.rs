@@ -110,6 +110,12 @@ impl Queue {
                 let destination = self.name_of(message, hash);
                 RecipientView { number, destination, state, reason: None }
             };
+            views.extend(extra.joining.iter().map(|(leg, number)| RecipientView {
+                number: *number,
+                destination: Some(self.destination(*leg).clone()),
+                state: RecipientState::Pending,
+                reason: None,
+            }));
             views.extend(extra.done.iter().map(|(number, hash)| view(*number, *hash, RecipientState::Done)));
             views.extend(extra.reporting.iter().map(|(number, hash)| view(*number, *hash, RecipientState::Reporting)));
             views.extend(extra.dead.iter().map(|dead| RecipientView {
@@ -176,6 +182,7 @@ impl Queue {
         let open = extra.is_some_and(|extra| {
             extra.reporting.iter().any(|(other, _)| *other == number)
                 || extra.dead.iter().any(|dead| dead.recipient == number)
+                || extra.joining.iter().any(|(_, other)| *other == number)
         });
         let pending = self.legs_of(message).any(|leg| self.is_pending(leg, number));
         if open || pending { hash } else { EVERYWHERE }

@@ -337,3 +337,119 @@ pub(crate) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::segment::Segment;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    const SEGMENTS: u32 = 4;
+
+    #[derive(Clone, Copy, Debug)]
+    enum Call {
+        Insert,
+        Remove,
+        Settle(u32),
+        Refer(u32, u32),
+    }
+
+    fn calls() -> impl Strategy<Value = Vec<(u16, Call)>> {
+        let call = prop_oneof![
+            3 => Just(Call::Insert),
+            2 => Just(Call::Remove),
+            4 => (0..SEGMENTS).prop_map(Call::Settle),
+            2 => (0..SEGMENTS, 0..SEGMENTS).prop_map(|(at, bytes)| Call::Refer(at, bytes)),
+        ];
+        // Some ids share a table, some don't; there are more than one chunk of them.
+        prop::collection::vec((0..2500u16, call), 0..6000)
+    }
+
+    fn id(number: u16) -> SpoolId {
+        SpoolId::from_bytes((u128::from(number) << 88 | u128::from(number)).to_be_bytes())
+    }
+
+    fn place(slot: u32, number: u16) -> Place {
+        Place { slot: Slot(slot), offset: number.into(), len: 10 }
+    }
+
+    /// What is known of a message: where its record is, and where its bytes are if they are elsewhere.
+    type Model = BTreeMap<u16, (Option<u32>, Option<u32>)>;
+
+    fn apply(index: &mut Index, model: &mut Model, number: u16, call: Call) {
+        let handle = index.find(id(number));
+        assert_eq!(handle.is_some(), model.contains_key(&number));
+        match (handle, call) {
+            (None, _) => {
+                index.insert(Node::new(id(number), 1, None, Flags::default()));
+                model.insert(number, (None, None));
+            }
+            (Some(handle), Call::Remove) => {
+                let released = index.remove(handle);
+                let (_, bytes) = model.remove(&number).expect("known");
+                assert_eq!(released, bytes.map(Slot));
+            }
+            (Some(handle), Call::Settle(slot)) => {
+                let released = index.settle_at(handle, place(slot, number), None);
+                let (_, bytes) = model.insert(number, (Some(slot), None)).expect("known");
+                assert_eq!(released, bytes.map(Slot));
+            }
+            (Some(handle), Call::Refer(slot, bytes)) => {
+                // What is elsewhere stays there until it is moved.
+                let bytes = model[&number].1.unwrap_or(bytes);
+                assert_eq!(index.settle_at(handle, place(slot, number), Some(place(bytes, number))), None);
+                model.insert(number, (Some(slot), Some(bytes)));
+            }
+            (Some(_), Call::Insert) => {}
+        }
+    }
+
+    fn compare(index: &Index, model: &Model) {
+        for slot in 0..SEGMENTS {
+            let segment = index.segments.get(Slot(slot)).expect("there");
+            let here: BTreeSet<u16> =
+                model.iter().filter(|(_, (at, _))| *at == Some(slot)).map(|(number, _)| *number).collect();
+            let (mut linked, mut next) = (BTreeSet::new(), segment.first);
+            while next != NONE {
+                let node = index.node(next);
+                assert_eq!(node.place.slot, Slot(slot));
+                assert!(linked.insert(node.place.offset as u16));
+                next = node.next();
+            }
+            assert_eq!(linked, here);
+            assert_eq!((segment.live as usize, segment.live_bytes), (here.len(), 10 * here.len() as u64));
+            let references = model.values().filter(|(_, bytes)| *bytes == Some(slot)).count();
+            assert_eq!(segment.references as usize, references);
+        }
+        let live = model.values().filter(|(at, _)| at.is_some()).count();
+        assert_eq!((index.live(), index.handles().count(), index.len), (live, live, model.len()));
+        assert_eq!(index.segments.live_bytes, 10 * live as u64);
+        for (number, (at, bytes)) in model {
+            let location = index.locate(index.find(id(*number)).expect("known"));
+            assert_eq!(location.map(|location| location.slot.0), bytes.or(*at), "message {number}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        #[test]
+        fn the_index_is_what_a_map_would_be(calls in calls()) {
+            let (mut index, mut model) = (Index::new(7), Model::new());
+            for slot in 0..SEGMENTS {
+                index.segments.begin(Slot(slot), Segment::new(u64::from(slot) + 1, 1, 1000));
+            }
+            for (number, call) in calls {
+                apply(&mut index, &mut model, number, call);
+            }
+            compare(&index, &model);
+            let all: Vec<u16> = model.keys().copied().collect();
+            for number in all {
+                apply(&mut index, &mut model, number, Call::Remove);
+            }
+            compare(&index, &model);
+            prop_assert!(index.tables.is_empty() && index.chunks.len() <= 1);
+        }
+    }
+}

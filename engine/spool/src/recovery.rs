@@ -100,7 +100,7 @@ impl<D> Recovery<D> {
         self.next_slot = self.next_slot.max(slot.0.saturating_add(1));
         match SegmentHeader::parse(block) {
             Some(header) if !self.headers.contains_key(&header.sequence) => {
-                self.next_sequence = self.next_sequence.max(header.sequence + 1);
+                self.next_sequence = self.next_sequence.max(header.sequence.saturating_add(1));
                 self.headers.insert(header.sequence, (slot, header));
             }
             None if block.iter().all(|byte| *byte == 0) => self.unused.push(slot),
@@ -152,7 +152,7 @@ impl<D> Recovery<D> {
         bytes: &[u8],
         digest: &mut dyn FnMut(SpoolId, &[u8]) -> D,
     ) {
-        let next = self.headers.range(header.sequence + 1..).next().map(|(_, (_, next))| next);
+        let next = self.headers.range(header.sequence.saturating_add(1)..).next().map(|(_, (_, next))| next);
         let sealed = next.filter(|next| next.previous == header.sequence).map_or(0, |next| next.previous_end);
         let mut damage = Vec::new();
         let end = walk(header, bytes, sealed, &mut |step| match step {

@@ -48,7 +48,7 @@ impl Log {
     /// The process is gone; this is what the next one finds.
     fn restart(&mut self) -> Vec<(u64, Vec<u8>)> {
         let back = read_back(&mut self.disk, options(KIB), 6).expect("known versions");
-        assert_eq!(back.damage, []);
+        assert_eq!((&back.damage[..], &back.missing[..]), (&[][..], &[][..]));
         self.spool = back.spool;
         back.live.into_iter().map(|message| (number(message.id), message.state.into_vec())).collect()
     }

@@ -86,7 +86,7 @@ pub(crate) async fn order(
     let (name, subject, dry) = (order.order.name(), subject(&order), order.dry);
     let result = carry_out(&shared, move |control| control.order_queue(order)).await;
     if !dry {
-        let counted = |ordered: &QueueOrdered| format!("{subject}: {} messages", ordered.changed);
+        let counted = |ordered: &QueueOrdered| format!("{subject}: {} changed", ordered.changed);
         let subject = result.as_ref().map_or_else(|_| subject.clone(), counted);
         note(peer, name, &subject, &result);
     }

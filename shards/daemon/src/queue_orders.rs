@@ -23,8 +23,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
-/// Messages that one order changes.
-const CHANGES_MAX: u64 = 20_000;
+/// Messages that one order changes: a million of them take some hundred requests, and none of them long.
+const CHANGES_MAX: u64 = 2_000;
 
 /// Messages that an order changes without giving way.
 const SLICE_CHANGES_MAX: u64 = 500;

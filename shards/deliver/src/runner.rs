@@ -380,17 +380,9 @@ impl Runner {
     /// The spool may forget the message.
     pub(crate) fn settle(&self, id: SpoolId, envelope: Option<&Rc<Envelope>>) {
         self.store.settle(id);
-        let Some(envelope) = envelope else { return };
-        let delay = now().wall.since(envelope.arrived);
-        self.block.observe(Timing::Delivery, delay);
-        tracing::info!(
-            id = %id,
-            session = &*envelope.session,
-            from = &*envelope.from,
-            recipients = envelope.recipients.len() as u64,
-            delay_ms = delay.as_millis() as u64,
-            "settled"
-        );
+        if let Some(envelope) = envelope {
+            self.block.observe(Timing::Delivery, now().wall.since(envelope.arrived));
+        }
     }
 
     /// A message that was only in memory has to wait: now it is written down.
@@ -432,6 +424,16 @@ impl Runner {
                     status = %reason.status, reason = &*reason.text, "delivery failed for good"),
                 Outcome::Delivered(_) | Outcome::Moved { .. } => {}
             }
+        }
+        if let (Some(envelope), count @ 1..) = (envelope, verdict.delivered.len()) {
+            tracing::info!(
+                id = %id,
+                session = &*envelope.session,
+                from = &*envelope.from,
+                recipients = count as u64,
+                delay_ms = now().wall.since(envelope.arrived).as_millis() as u64,
+                "delivered"
+            );
         }
         if let Some((number, reason)) = first {
             tracing::warn!(id = %id, recipient = address(number), recipients = deferred,

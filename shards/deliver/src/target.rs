@@ -170,3 +170,34 @@ fn make(
         _ => Target::Discard,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn checked(targets: &str) -> String {
+        let config = Config::parse("f", targets).unwrap_or_else(|errors| panic!("{errors}"));
+        check(&config).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn files_that_targets_name() {
+        let local = "[[target]]\nname = 'local'\nkind = 'maildir'\n";
+        let hook = "[[target]]\nname = 'hook'\nkind = 'webhook'\nurl = 'http://hook.example/'\n";
+        let hop = "[[target]]\nname = 'hop'\nkind = 'smtp'\nhosts = ['a.example']\n";
+        for (targets, want) in [
+            (format!("{local}{hook}{hop}"), ""),
+            (
+                format!("{local}{hop}{hook}secret_file = '/nowhere/secret'"),
+                "target \"hook\": can't read /nowhere/secret: No such file or directory (os error 2)",
+            ),
+            (
+                format!("{local}{hop}tls = 'verified'\ntls_ca = '/nowhere/ca.pem'\n{hook}"),
+                "target \"hop\": can't read /nowhere/ca.pem: No such file or directory (os error 2)",
+            ),
+        ] {
+            assert_eq!(checked(&targets), want);
+        }
+    }
+}

@@ -140,7 +140,8 @@ fn run(queue: &Receiver<Job>, done: &InboxSender<JobDone>) {
         let (results, syncs) = catch_unwind(work).unwrap_or_else(|_| {
             // The shard waits for an answer to each job; after a panic, whose hook has reported it, none is done.
             maildirs = Maildirs::new();
-            let failed = |job: &Job| job.numbers().into_iter().map(|number| (number, Err("panic".to_owned()))).collect();
+            let failed =
+                |job: &Job| job.numbers().into_iter().map(|number| (number, Err("panic".to_owned()))).collect();
             (batch.iter().map(failed).collect(), 0)
         });
         // The jobs go first: the shard may want the messages' memory back.

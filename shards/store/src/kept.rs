@@ -85,7 +85,6 @@ impl Store {
     }
 
     /// Stages a kept message for the log; nothing if it is not kept, or on its way already.
-    #[expect(clippy::type_complexity, reason = "it is the staging's outcome, handed on as it is")]
     fn begin_leaving(&self, id: SpoolId) -> Option<Result<Answer<Result<Receipt, Failure>>, Failure>> {
         // Every kept message is hot.
         let Hot { envelope, bytes } = self.hot.get(id)?;

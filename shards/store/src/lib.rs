@@ -13,9 +13,9 @@
 
 mod adopt;
 mod backup;
+mod body_reader;
 mod check;
 mod disk;
-mod body_reader;
 mod draft;
 mod error;
 mod file_target;
@@ -35,8 +35,8 @@ mod verify;
 mod tests;
 
 pub use backup::{BackedUp, BackupError, BackupPlan, Restored, back_up, restore};
-pub use check::{BodyTrouble, CheckReport, DamagedPlace, ShardReport, check};
 pub use body_reader::{BodyPiece, BodyReader};
+pub use check::{BodyTrouble, CheckReport, DamagedPlace, ShardReport, check};
 pub use draft::Draft;
 pub use error::StoreError;
 pub use files::{FilesThread, Job, JobContent, JobDone, JobKind};

@@ -215,11 +215,7 @@ impl<D> Reader<'_, D> {
     }
 }
 
-async fn read_headers<D>(
-    segments: &Segments,
-    directory: &Path,
-    recovery: &mut Recovery<D>,
-) -> Result<(), StoreError> {
+async fn read_headers<D>(segments: &Segments, directory: &Path, recovery: &mut Recovery<D>) -> Result<(), StoreError> {
     for slot in slots(directory)? {
         // A file cut short was never used: its making was interrupted. It is made anew when it is needed.
         let path = segments.path(slot);

@@ -85,7 +85,9 @@ impl Store {
         self.space.set(space);
         self.block.set(Gauge::SpaceState, space as u64);
         match space {
-            Space::Full => tracing::error!(free, hard = limits.hard.0, "the spool's disk is full: mail is refused with 452"),
+            Space::Full => {
+                tracing::error!(free, hard = limits.hard.0, "the spool's disk is full: mail is refused with 452")
+            }
             Space::Low => tracing::warn!(free, soft = limits.soft.0, "the spool's disk is filling up"),
             Space::Free => tracing::info!(free, "the spool's disk has room again"),
         }
@@ -123,7 +125,10 @@ mod tests {
     #[test]
     fn a_mark_of_zero_is_none() {
         check(SpaceLimits::default(), &[(0, Space::Free)]);
-        check(SpaceLimits { soft: ByteCount(0), ..LIMITS }, &[(500, Space::Free), (99, Space::Full), (105, Space::Full)]);
+        check(
+            SpaceLimits { soft: ByteCount(0), ..LIMITS },
+            &[(500, Space::Free), (99, Space::Full), (105, Space::Full)],
+        );
     }
 
     #[test]

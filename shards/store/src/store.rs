@@ -14,8 +14,7 @@ use ringpost_runtime::BufferPool;
 use ringpost_runtime::local::{Answer, Bell, Promise, promise};
 use ringpost_runtime::tick;
 use ringpost_spool::{
-    BodyFile, Content, Entry, Failure, Location, MessageParts, Options, Receipt, STATE_MAX, Spool, Token,
-    parse_message,
+    BodyFile, Content, Entry, Failure, Location, MessageParts, Options, Receipt, STATE_MAX, Spool, Token, parse_message,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

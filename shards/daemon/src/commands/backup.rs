@@ -61,7 +61,9 @@ fn report(told: &BackedUp, to: &Path) -> String {
     for (path, why) in &told.left_out {
         text.push_str(&format!("left out: {}, which {why}\n", plain(path)));
     }
-    text.push_str("not in it: certificates, keys, secrets and lists that the config names outside of the state directory\n");
+    text.push_str(
+        "not in it: certificates, keys, secrets and lists that the config names outside of the state directory\n",
+    );
     text
 }
 

@@ -165,9 +165,8 @@ impl<'a> Walk<'a> {
     /// Forgets copies whose segments the log has let go; tells whether there were any.
     fn forget_gone(&mut self, order: &[Found]) -> bool {
         let before = self.copied.len();
-        let still = |sequence: u64, key: u64| {
-            order.iter().any(|(_, header)| (header.sequence, header.key) == (sequence, key))
-        };
+        let still =
+            |sequence: u64, key: u64| order.iter().any(|(_, header)| (header.sequence, header.key) == (sequence, key));
         self.copied.retain(|_, (segment, _)| still(segment.sequence, segment.key));
         self.copied.len() < before
     }

@@ -179,7 +179,9 @@ fn a_backup_holds_what_is_state_and_says_what_it_leaves_out() {
     assert_eq!((left_out, bodies), (vec!["box", "lock", "mail", "ringpost.sock"], 10));
     let mode = |path: &Path| fs::metadata(path).expect("a file").permissions().mode() & 0o777;
     assert_eq!((mode(&to), mode(&to.join("manifest.json"))), (0o700, 0o600));
-    assert!(fs::read_dir(to.join("objects")).expect("objects").all(|object| mode(&object.expect("one").path()) == 0o600));
+    assert!(
+        fs::read_dir(to.join("objects")).expect("objects").all(|object| mode(&object.expect("one").path()) == 0o600)
+    );
     // What is there and in the way is replaced, and said to be.
     let restored = root.path().join("restored");
     fs::create_dir_all(restored.join("spool/shard-0000/body")).expect("a directory");

@@ -92,9 +92,12 @@ fn a_body_file_that_cannot_be_written_is_told_as_the_disk_says() {
 /// The first segment of all: everything waits for it.
 #[test]
 fn a_first_segment_that_cannot_be_made_is_told_as_the_disk_says() {
-    for (operation, after) in
-        [(Operation::SegmentCreate, 0), (Operation::SegmentWrite, 0), (Operation::SegmentSync, 0), (Operation::DirectorySync, 0)]
-    {
+    for (operation, after) in [
+        (Operation::SegmentCreate, 0),
+        (Operation::SegmentWrite, 0),
+        (Operation::SegmentSync, 0),
+        (Operation::DirectorySync, 0),
+    ] {
         for (errno, expected) in [(Errno::NOSPC, Failure::Full), (Errno::IO, Failure::Io)] {
             on_shard(async move || {
                 let root = tempfile::tempdir().expect("a directory");

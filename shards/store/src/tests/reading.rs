@@ -65,7 +65,9 @@ fn former_shards_are_taken_over_with_what_was_noted() {
         for mut recovered in [recovered, again] {
             recovered.sort_unstable_by_key(|message| message.id);
             assert_eq!(recovered.iter().map(|message| message.id).collect::<Vec<_>>(), ids_of(&expected));
-            assert!(recovered.iter().all(|message| message.state.is_empty() || *message.state == message.id.to_bytes()));
+            assert!(
+                recovered.iter().all(|message| message.state.is_empty() || *message.state == message.id.to_bytes())
+            );
             assert!(recovered.iter().filter(|message| !message.state.is_empty()).count() > 100);
         }
         for (id, len) in expected {

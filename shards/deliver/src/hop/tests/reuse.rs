@@ -1,13 +1,9 @@
 //! Connections that are used for several messages, and what becomes of those that wait.
 
-use super::shard::{Act, Message, patient, times};
+use super::shard::{A_WHILE, Act, Message, patient, times};
 use super::{FAREWELL, GREETING, MESSAGE, check};
 use ringpost_base::Span;
 use ringpost_config::HopOptions;
-use std::time::Duration;
-
-/// Long enough for a task of the shard to do something, short enough to wait for.
-const A_WHILE: Duration = Duration::from_millis(300);
 
 fn with_waits(count: usize) -> Vec<Act> {
     times(count).into_iter().flat_map(|delivery| [delivery, Act::Wait(A_WHILE)]).collect()

@@ -21,6 +21,9 @@ use std::time::Duration;
 /// What the next hop is told we are.
 pub(super) const HELO: &str = "mx.example.org";
 
+/// Long enough for a task of the shard to do something, also on a busy machine.
+pub(super) const A_WHILE: Duration = Duration::from_secs(1);
+
 /// A message to deliver.
 #[derive(Clone)]
 pub(super) struct Message {
@@ -69,9 +72,9 @@ pub(super) fn patient() -> HopOptions {
     }
 }
 
-/// Options for servers that keep silent.
+/// Options for servers that keep silent: long enough that the others are never taken for silent.
 pub(super) fn hasty() -> HopOptions {
-    HopOptions { command_timeout: Span::millis(300), data_timeout: Span::millis(300), ..patient() }
+    HopOptions { command_timeout: Span::seconds(1), data_timeout: Span::seconds(1), ..patient() }
 }
 
 pub(super) fn place(server: &Server) -> HopPlace {
@@ -147,7 +150,7 @@ async fn act_out(hop: &Rc<Hop>, act: Act, deliveries: &mut Vec<String>) {
         Act::Close => {
             hop.close();
             // Farewells are said by tasks of their own.
-            sleep(Duration::from_millis(300)).await;
+            sleep(A_WHILE).await;
         }
     }
 }

@@ -3,7 +3,7 @@
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -113,8 +113,10 @@ impl Server {
                 };
                 let (number, sender, answers, tls) = (connections.len(), sender.clone(), answers.clone(), tls.clone());
                 connections.push(std::thread::spawn(move || {
+                    let rest = stream.try_clone().expect("a second handle");
                     let mut wire = wire(stream, tls);
                     while one(&mut *wire, number, &answers, &sender).is_some() {}
+                    part(rest);
                 }));
             }
             for connection in connections {
@@ -135,6 +137,13 @@ impl Server {
         self.thread.join().expect("the server does not panic");
         self.requests.try_iter().collect()
     }
+}
+
+/// Closes in order: a reset would take what was said last away from the client.
+fn part(mut stream: TcpStream) {
+    // The client may have closed already.
+    let _ = stream.shutdown(Shutdown::Write);
+    let _ = std::io::copy(&mut stream, &mut std::io::sink());
 }
 
 fn wire(stream: TcpStream, tls: Option<Arc<ServerConfig>>) -> Box<dyn Wire> {

@@ -125,6 +125,5 @@ pub(super) fn told(done: &Done) -> String {
     if done.hop_failed {
         words.push_str("; hop failed");
     }
-    eprintln!("SAID {words}");
     words
 }
