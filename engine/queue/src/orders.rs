@@ -31,15 +31,11 @@ impl Queue {
         for leg in legs {
             let hash = self.lanes[self.legs[leg].lane].hash;
             let own = dead.iter().filter(|dead| dead.destination == hash).map(|dead| dead.recipient);
-            let mut pending = self.pending(leg);
-            let before = pending.len();
-            pending.extend(own);
-            if pending.len() == before {
+            let own: Vec<u32> = own.collect();
+            if own.is_empty() {
                 continue;
             }
-            pending.sort_unstable();
-            pending.dedup();
-            self.set_pending(leg, pending);
+            self.add_recipients(leg, own);
             if self.legs[leg].place == Place::Over {
                 self.make_ready(leg);
             }

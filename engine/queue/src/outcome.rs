@@ -154,14 +154,7 @@ impl Queue {
             self.add_leg(message, destination, Kind::of(local), recipients, domain, attempts);
             return;
         };
-        if self.legs[leg].place == Place::Active {
-            recipients.retain(|recipient| !self.is_pending(leg, *recipient));
-            return self.extra_mut(message).joining.extend(recipients.into_iter().map(|recipient| (leg, recipient)));
-        }
-        recipients.extend(self.pending(leg));
-        recipients.sort_unstable();
-        recipients.dedup();
-        self.set_pending(leg, recipients);
+        self.add_recipients(leg, recipients);
         self.legs[leg].domain = self.legs[leg].domain.joined(domain);
         if self.legs[leg].place == Place::Over && self.legs[leg].has(Leg::LEFT) {
             // Routes that lead back and forth must not become a loop without rest.
@@ -172,7 +165,20 @@ impl Queue {
         }
     }
 
-    /// Adds to those that are left of a leg who was moved there while its attempt was under way.
+    /// Adds recipients to a leg: to those that are left, or, while an attempt is under way without them, to those that join.
+    pub(crate) fn add_recipients(&mut self, leg: u32, mut recipients: Vec<u32>) {
+        let message = self.legs[leg].message;
+        if self.legs[leg].place == Place::Active {
+            recipients.retain(|recipient| !self.is_pending(leg, *recipient));
+            return self.extra_mut(message).joining.extend(recipients.into_iter().map(|recipient| (leg, recipient)));
+        }
+        recipients.extend(self.pending(leg));
+        recipients.sort_unstable();
+        recipients.dedup();
+        self.set_pending(leg, recipients);
+    }
+
+    /// Adds to those that are left of a leg who was to join it while its attempt was under way.
     fn join(&mut self, leg: u32, pending: &mut Vec<u32>) {
         let message = self.legs[leg].message;
         if self.extra(message).is_none_or(|extra| extra.joining.is_empty()) {

@@ -179,7 +179,7 @@ impl Spool {
 
     /// A message is durable. If it was settled before it was, it is dead at once.
     fn entered(&mut self, handle: u32, place: Place) {
-        self.index.settle_at(handle, place, None);
+        self.index.set_place(handle, place, None);
         let node = self.index.node_mut(handle);
         node.flags.set(Flags::STAGED, false);
         let id = node.id();

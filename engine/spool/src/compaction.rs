@@ -155,7 +155,10 @@ impl Spool {
     fn refer(&mut self, handle: u32, from: Slot) {
         let Place { slot, offset, len } = self.index.bytes_of(handle);
         let Some(sequence) = self.index.segments.get(slot).map(|segment| segment.sequence) else { return };
-        if !self.index.segments.pin(slot) {
+        // The state goes with it, and may be of a time when segments were larger.
+        let state = self.index.node(handle).state.as_ref().map_or(0, |state| state.len() + 4);
+        let fits = record::HEADER + record::ELSEWHERE + state <= self.options.record_max();
+        if !fits || !self.index.segments.pin(slot) {
             if let Some(segment) = self.index.segments.get_mut(from) {
                 segment.stuck = true;
             }
@@ -178,7 +181,7 @@ impl Spool {
         }
         let bytes = (kind == Kind::Elsewhere).then(|| self.index.bytes_of(handle));
         self.compacted += u64::from(bytes.is_none());
-        if let Some(slot) = self.index.settle_at(handle, to, bytes) {
+        if let Some(slot) = self.index.set_place(handle, to, bytes) {
             self.unpin(slot);
         }
     }

@@ -221,7 +221,7 @@ impl Index {
     /// Says where the newest record of a message is, and counts it there. With `bytes` the record only refers to
     /// the message, which is at that place. Gives back the slot of a segment that nothing refers into for this message
     /// any more.
-    pub(crate) fn settle_at(&mut self, handle: u32, place: Place, bytes: Option<Place>) -> Option<Slot> {
+    pub(crate) fn set_place(&mut self, handle: u32, place: Place, bytes: Option<Place>) -> Option<Slot> {
         self.unlink(handle);
         let released = match bytes {
             Some(bytes) => {
@@ -391,14 +391,14 @@ mod tests {
                 assert_eq!(released, bytes.map(Slot));
             }
             (Some(handle), Call::Settle(slot)) => {
-                let released = index.settle_at(handle, place(slot, number), None);
+                let released = index.set_place(handle, place(slot, number), None);
                 let (_, bytes) = model.insert(number, (Some(slot), None)).expect("known");
                 assert_eq!(released, bytes.map(Slot));
             }
             (Some(handle), Call::Refer(slot, bytes)) => {
                 // What is elsewhere stays there until it is moved.
                 let bytes = model[&number].1.unwrap_or(bytes);
-                assert_eq!(index.settle_at(handle, place(slot, number), Some(place(bytes, number))), None);
+                assert_eq!(index.set_place(handle, place(slot, number), Some(place(bytes, number))), None);
                 model.insert(number, (Some(slot), Some(bytes)));
             }
             (Some(_), Call::Insert) => {}

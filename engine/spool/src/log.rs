@@ -202,7 +202,13 @@ impl Spool {
         }
         let Some(handle) = self.index.find(id) else { return true };
         let node = self.index.node_mut(handle);
+        let smaller = node.state.as_ref().is_some_and(|older| older.len() > state.len());
         node.set_state(state, false);
+        let slot = node.place().slot;
+        if let Some(segment) = self.index.segments.get_mut(slot).filter(|_| smaller) {
+            // Where the state was too large to be carried forward, it may not be now.
+            segment.stuck = false;
+        }
         self.mark_noted(handle);
         true
     }

@@ -191,7 +191,7 @@ impl<D> Recovery<D> {
                     self.let_go.insert(raw.id, LetGo { place, size, flags, digest });
                 } else {
                     let handle = self.enter(raw.id, size, flags, digest);
-                    self.index.settle_at(handle, place, None);
+                    self.index.set_place(handle, place, None);
                     self.attach(handle, header.version, raw);
                 }
             }
@@ -244,7 +244,7 @@ impl<D> Recovery<D> {
                 self.enter(raw.id, found.size, found.flags, found.digest)
             }
         };
-        self.index.settle_at(handle, place, Some(bytes));
+        self.index.set_place(handle, place, Some(bytes));
         self.attach(handle, version, raw);
     }
 

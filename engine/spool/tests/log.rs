@@ -551,6 +551,24 @@ fn a_message_larger_than_the_segments_of_today_does_not_hold_the_log() {
 }
 
 #[test]
+fn a_state_larger_than_the_segments_of_today_is_kept() {
+    let (large, small) = (options(64), options(16));
+    let (mut spool, mut disk) = (Spool::new(large, Entropy([5; 16])), Disk::default());
+    assert!(spool.append(Token(1), &MessageParts { id: id(1), envelope: b"env", bytes: b"body", body_file: None }));
+    assert!(spool.note(id(1), &[7; 30_000]));
+    run_all(&mut spool, &mut disk, large);
+    let mut log = Log { spool: read_back(&mut disk, small, 6).expect("known versions").spool, disk };
+    // Neither copied nor referred to, so nothing behind it is freed, until the queue notes something smaller.
+    log.churn(100..200, &mut |_| Fate::Done);
+    assert_eq!((log.spool.stats().compacted, log.spool.stats().pinned), (0, 0));
+    assert_eq!(log.spool.state(id(1)), Some(&[7; 30_000][..]));
+    log.spool.note(id(1), b"smaller");
+    log.churn(200..300, &mut |_| Fate::Done);
+    assert!(log.spool.stats().compacted > 0 && log.spool.stats().segments < 24, "{:?}", log.spool.stats());
+    assert_eq!(log.restart(), [(1, b"smaller".to_vec())]);
+}
+
+#[test]
 fn a_walk_shows_what_is_in_a_segment() {
     let mut log = Log::new();
     assert!(log.append(1, 100) && log.append(2, 10));

@@ -12,12 +12,14 @@ use ringpost_control::{Phase, Seat, State};
 use ringpost_deliver::{
     Directions, LeaseAnswer, LeaseQuestion, Leases, Reach, Runner, RunnerSetup, TargetParts, Targets,
 };
+use ringpost_dns::Resolver;
 use ringpost_message::Recipient;
 use ringpost_metrics::Block;
 use ringpost_net::{Bound, Table, serve};
 use ringpost_policy::{GreyRecord, GreySecret, Greylist, Ledger};
-use ringpost_dns::Resolver;
-use ringpost_queue::{DefaultRoute, Destination, DestinationOptions, DomainRoute, PatternRoute, Queue, Routes, RoutesSetup};
+use ringpost_queue::{
+    DefaultRoute, Destination, DestinationOptions, DomainRoute, PatternRoute, Queue, Routes, RoutesSetup,
+};
 use ringpost_runtime::local::Bell;
 use ringpost_runtime::{Inbox, MeshSeat, Shard, entropy, sleep, spawn_vital, tick};
 use ringpost_serve::{ListenerRules, Mx, MxSetup, Owners, OwnersSetup, Question, Rules, Timeouts, Verdict};
@@ -140,12 +142,8 @@ async fn make(shard: Shard, equipment: Equipment) -> Result<(Taking, Seat, Rest)
     let opened = open(setup, look, |_| {}).await;
     let Opened { store, recovered } = opened.map_err(|error| format!("can't open its spool: {error}"))?;
     let resolver = in_force.source.dns.resolver();
-    let target_parts = TargetParts {
-        state_dir,
-        resolver: resolver.clone(),
-        services: equipment.services,
-        block: block.clone(),
-    };
+    let target_parts =
+        TargetParts { state_dir, resolver: resolver.clone(), services: equipment.services, block: block.clone() };
     let leases = Leases::new(id, shards, equipment.lease_mesh.open(), block.clone());
     leases.configure(destinations(config));
     let ids = Rc::new(RefCell::new(MessageIds::new(id, entropy())));
@@ -194,12 +192,7 @@ struct Delivery<'a> {
 }
 
 impl Parts {
-    fn owners(
-        &self,
-        config: &Config,
-        mesh: MeshSeat<Question, Verdict>,
-        greylisted: Vec<GreyRecord>,
-    ) -> Rc<Owners> {
+    fn owners(&self, config: &Config, mesh: MeshSeat<Question, Verdict>, greylisted: Vec<GreyRecord>) -> Rc<Owners> {
         let policy = &config.policy;
         let mut greylist = Greylist::new(policy.greylist.clone());
         greylist.load(greylisted);
@@ -414,18 +407,26 @@ fn routes(config: &Config) -> Routes {
     };
     let destinations = |names: &[String]| names.iter().map(destination).collect::<Vec<_>>();
     Routes::new(RoutesSetup {
-        domains: routing.domains.iter().map(|route| DomainRoute {
-            domain: route.domain.clone(),
-            destinations: destinations(&route.targets),
-            durability: route.durability,
-            priority: route.priority,
-        }).collect(),
-        patterns: routing.patterns.iter().map(|route| PatternRoute {
-            patterns: route.recipients.clone(),
-            destinations: destinations(&route.targets),
-            durability: route.durability,
-            priority: route.priority,
-        }).collect(),
+        domains: routing
+            .domains
+            .iter()
+            .map(|route| DomainRoute {
+                domain: route.domain.clone(),
+                destinations: destinations(&route.targets),
+                durability: route.durability,
+                priority: route.priority,
+            })
+            .collect(),
+        patterns: routing
+            .patterns
+            .iter()
+            .map(|route| PatternRoute {
+                patterns: route.recipients.clone(),
+                destinations: destinations(&route.targets),
+                durability: route.durability,
+                priority: route.priority,
+            })
+            .collect(),
         default: routing.default_target.as_ref().map(|name| DefaultRoute {
             destinations: vec![destination(name)],
             durability: Durability::Fsync,

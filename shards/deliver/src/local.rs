@@ -27,12 +27,7 @@ pub(crate) struct InFiles {
 
 impl Runner {
     /// One file for each Maildir, however many of the recipients have it.
-    pub(crate) fn to_maildirs(
-        &self,
-        template: &PathTemplate,
-        underway: Underway,
-        elsewhere: Vec<(u32, Outcome)>,
-    ) {
+    pub(crate) fn to_maildirs(&self, template: &PathTemplate, underway: Underway, elsewhere: Vec<(u32, Outcome)>) {
         let parcel = &underway.parcel;
         let mut maildirs: BTreeMap<PathBuf, Vec<u32>> = BTreeMap::new();
         for number in &parcel.recipients {

@@ -3,7 +3,9 @@
 
 use crate::runner::Runner;
 use ringpost_base::{SpoolId, Timestamp};
-use ringpost_message::report::{REPORT_RETURN_MAX, Report, ReportBody, ReportKind, ReportedRecipient, compose, envelope_of, wanted};
+use ringpost_message::report::{
+    REPORT_RETURN_MAX, Report, ReportBody, ReportKind, ReportedRecipient, compose, envelope_of, wanted,
+};
 use ringpost_message::{Envelope, HEADERS_MAX, Recipient, Ret};
 use ringpost_metrics::Counter;
 use ringpost_queue::{How, Reason, Status, Verdict};

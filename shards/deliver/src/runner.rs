@@ -217,7 +217,9 @@ impl Runner {
                     runner.ring();
                 });
             }
-            Action::Release { destination, slots, report } => self.leases.give(Asker::Queue, &destination, slots, report),
+            Action::Release { destination, slots, report } => {
+                self.leases.give(Asker::Queue, &destination, slots, report)
+            }
             Action::Expire { id, leg, recipients, reason } => {
                 let outcomes: Vec<_> =
                     recipients.iter().map(|number| (*number, Outcome::Failed(reason.clone()))).collect();
@@ -268,7 +270,12 @@ impl Runner {
         let (here, elsewhere) = self.sort(&attempt, &envelope);
         let target = self.directions.borrow().targets.find(&attempt.destination).cloned();
         let Some(target) = target.filter(|_| !here.is_empty()) else {
-            return self.finish(attempt.id, attempt.leg, Some(&envelope), Done { outcomes: elsewhere, hop_failed: false });
+            return self.finish(
+                attempt.id,
+                attempt.leg,
+                Some(&envelope),
+                Done { outcomes: elsewhere, hop_failed: false },
+            );
         };
         let Attempt { id, leg, destination, number, again, .. } = attempt;
         let parcel = Parcel { id, envelope, content: loaded.content, recipients: here, number, again };
@@ -467,7 +474,8 @@ pub fn item(routes: &Routes, envelope: &Envelope, size: u64) -> NewItem {
         match route {
             Some(route) => {
                 route.destinations.iter().for_each(|destination| add(&destination.name, destination.local));
-                priority = Some(priority.map_or(route.priority, |so_far: ringpost_base::Priority| so_far.min(route.priority)));
+                priority =
+                    Some(priority.map_or(route.priority, |so_far: ringpost_base::Priority| so_far.min(route.priority)));
             }
             // It waits where it can be seen, until a reload gives it a route or its time is over.
             None => add(&"".into(), true),

@@ -48,13 +48,7 @@ pub(crate) struct Dialogue<'a> {
 }
 
 impl<'a> Dialogue<'a> {
-    pub(crate) fn new(
-        mx: &'a Mx,
-        listener: &Rc<str>,
-        session: Session<Proof>,
-        id: SessionId,
-        address: IpAddr,
-    ) -> Self {
+    pub(crate) fn new(mx: &'a Mx, listener: &Rc<str>, session: Session<Proof>, id: SessionId, address: IpAddr) -> Self {
         Self {
             mx,
             listener: listener.clone(),

@@ -429,12 +429,7 @@ impl<'a> Dialogue<'a> {
     }
 
     /// Asks the next hop to answer for the message. Of one that it took for some recipients only, the others are ours.
-    async fn hand_over(
-        &self,
-        rules: &Rules,
-        draft: &mut Draft,
-        envelope: &Rc<Envelope>,
-    ) -> Result<HandOver, Refusal> {
+    async fn hand_over(&self, rules: &Rules, draft: &mut Draft, envelope: &Rc<Envelope>) -> Result<HandOver, Refusal> {
         let unavailable = || Refusal::by("queue.next_hop_timeout", replies::NEXT_HOP_UNAVAILABLE);
         let content = draft.lend().await.map_err(|error| {
             tracing::error!(%error, session = %self.id, "message could not be lent to its delivery");

@@ -18,6 +18,8 @@ pub(crate) enum Event {
     Weather,
     /// The host is started.
     Start,
+    /// It is looked at whether everything is at rest.
+    Look,
     /// Something of a process of this number; nothing if that has died.
     Host(u32, usize, Task),
 }

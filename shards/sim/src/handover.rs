@@ -190,6 +190,9 @@ impl World {
         let id = handover.content.envelope.id;
         self.note(format_args!("{shard} {id} was not handed over in time"));
         self.book.excuse(id);
+        if let Some(own) = self.shard(shard) {
+            own.turns.iter_mut().for_each(|turn| turn.sessions.retain(|waiting| *waiting != session));
+        }
         if let Some(job) = self.call_off(shard, session)
             && let (Some(destination), Owner::Session(_, messages)) = (self.destination(&job.destination), job.owner)
         {

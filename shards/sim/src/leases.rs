@@ -17,7 +17,7 @@ const PATIENCE: u64 = SECOND;
 const OF_SESSIONS: u16 = 0x8000;
 
 /// Who on a shard asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Asker {
     Queue,
     Sessions,
@@ -48,6 +48,8 @@ pub(crate) struct Mesh {
     last: BTreeMap<(usize, usize), u64>,
     /// Questions that are waited for.
     open: BTreeMap<u64, (Asker, usize)>,
+    /// The newest question of each asker about each destination.
+    newest: BTreeMap<(usize, Asker, usize), u64>,
     questions: u64,
 }
 
@@ -67,6 +69,7 @@ impl World {
         host.mesh.questions += 1;
         let question = host.mesh.questions;
         host.mesh.open.insert(question, (asker, destination));
+        host.mesh.newest.insert((shard, asker, destination), question);
         if owner == shard {
             return self.answer(shard, shard, question, asker, destination, held);
         }
@@ -142,8 +145,12 @@ impl World {
     fn answered(&mut self, shard: usize, question: u64, asker: Asker, destination: usize, lease: Lease) {
         let Some(host) = &mut self.host else { return };
         if host.mesh.open.remove(&question).is_none() {
-            // Whoever asked went on without it.
-            if let Lease::Granted { messages } = lease {
+            // Whoever asked went on without it. If it has asked again since, the owner knows by that question that this
+            // lease was not taken; given back as well, it would be missing twice.
+            let newest = host.mesh.newest.get(&(shard, asker, destination)) == Some(&question);
+            if let Lease::Granted { messages } = lease
+                && newest
+            {
                 let report = LeaseReport { unused: messages, ..LeaseReport::default() };
                 self.give(shard, asker, destination, 1, report);
             }

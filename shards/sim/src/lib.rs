@@ -53,6 +53,7 @@ pub use book::Totals;
 pub use dice::Dice;
 pub use fault::{Fault, FaultTally};
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use world::World;
 
 /// What a run is to be.
@@ -96,7 +97,11 @@ pub struct Run {
 pub fn run(options: &Options) -> Run {
     let Options { seed, liar, whole_trace } = *options;
     let mut world = World::new(seed, liar, whole_trace);
-    world.run();
+    // A machine that panics is found like anything else, with its seed and what came before.
+    let outcome = catch_unwind(AssertUnwindSafe(|| world.run()));
+    if outcome.is_err() {
+        world.book.violate("a panic, told above".into());
+    }
     Run {
         seed,
         violation: world.book.violation().map(str::to_owned),

@@ -504,7 +504,10 @@ impl World {
             Handed::Part(done) => {
                 let Some(mut message) = inbound.message.take() else { return };
                 message.done = done;
-                // It is with the next hop in part: if it can't be kept here, it is refused although some have it.
+                // It is with the next hops in part. Which recipients they have is remembered, and not at which of several
+                // destinations: one that has it may get it again. If it can't be kept here, it is refused although
+                // some have it.
+                self.book.excuse(message.id);
                 if let Some(facts) = self.book.facts(message.id) {
                     (facts.handing_over, facts.uncertain) = (true, true);
                 }

@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const PREFIX: &str = "ringpost_";
 
 /// Gauges that are never 0 while a server runs.
-const NEVER_ZERO: [&str; 1] = ["ringpost_spool_segments"];
+const NEVER_ZERO: [&str; 2] = ["ringpost_spool_segments", "ringpost_spool_free_bytes"];
 
 /// A tenth of the resets comes first, so that what the server takes once and keeps isn't taken for a leak.
 const FIRST_SHARE: u64 = 10;

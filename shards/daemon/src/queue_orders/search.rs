@@ -74,7 +74,7 @@ impl<'a> Search<'a> {
     pub(super) async fn next(&mut self, shown: bool) -> Option<(View, Option<Envelope>)> {
         let by_address = self.from.is_some() || self.to.is_some();
         loop {
-            let Some(view) = self.next_entry().await else { return None };
+            let view = self.next_entry().await?;
             self.last = Some(view.id);
             if !shown && !by_address {
                 return Some((view, None));

@@ -101,7 +101,7 @@ fn a_recipient_that_has_its_copy_gets_no_second_one() {
         Client::hello(server.smtp()).deliver("a@example.org", &to, &message("partial", "x\r\n"));
         let good = server.maildir("example.com/good");
         fs::remove_file(good.only().path).expect("taken away");
-        server.wait_for_line("message waits for another attempt", |_| true);
+        server.wait_for_line("delivery deferred", |_| true);
         // The message's own record, and the one of what is done.
         server.wait_for_metric("ringpost_spool_records_total", 2);
         if crash {
@@ -110,7 +110,7 @@ fn a_recipient_that_has_its_copy_gets_no_second_one() {
             server.stop();
         }
         server.start_again();
-        server.wait_for_line("message waits for another attempt", |_| true);
+        server.wait_for_line("delivery deferred", |_| true);
         server.unblock("example.com/blocked");
         let delivered = server.maildir("example.com/blocked").only();
         assert!(!delivered.trace().contains("good@example.com"), "{}", delivered.trace());

@@ -28,7 +28,7 @@ const MOMENT: Duration = Duration::from_millis(5);
 const BANNED: u64 = 7;
 
 /// Gauges that tell something else than what is under way.
-const LASTING: [&str; 2] = ["ringpost_spool_segments", "ringpost_config_epoch"];
+const LASTING: [&str; 3] = ["ringpost_spool_segments", "ringpost_spool_free_bytes", "ringpost_config_epoch"];
 
 /// Which listener.
 #[derive(Clone, Copy)]

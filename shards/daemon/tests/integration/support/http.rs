@@ -12,16 +12,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
-/// Reads a body as the MIME that its Content-Type says it is, and writes its parts as JSON: name, type, and the bytes in
+/// Takes a form apart as its Content-Type says (RFC 7578 section 4), and writes its parts as JSON: name, type, and the bytes in
 /// hexadecimal.
 const MULTIPART: &str = "
 import email, json, sys
-head = b'Content-Type: ' + sys.argv[2].encode() + b'\\r\\n\\r\\n'
-message = email.message_from_bytes(head + open(sys.argv[1], 'rb').read(), policy=email.policy.HTTP)
-assert message.is_multipart() and not message.defects, message.defects
-parts = [(p.get_param('name', header='content-disposition'), p.get_content_type(), p.get_payload(decode=True).hex())
-         for p in message.iter_parts()]
+parse = lambda fields: email.message_from_bytes(fields + b'\\r\\n\\r\\n')
+boundary = b'--' + parse(b'Content-Type: ' + sys.argv[2].encode()).get_param('boundary').encode()
+pieces = (b'\\r\\n' + open(sys.argv[1], 'rb').read()).split(b'\\r\\n' + boundary)
+assert pieces[0] == b'' and pieces[-1].strip() == b'--', (pieces[0], pieces[-1])
+parts = []
+for piece in pieces[1:-1]:
+    head, content = piece.lstrip(b' \\t')[2:].split(b'\\r\\n\\r\\n', 1)
+    head = parse(head)
+    parts.append((head.get_param('name', header='content-disposition'), head.get_content_type(), content.hex()))
 json.dump(parts, sys.stdout)
+";
+
+/// Writes the message in a JSON body in hexadecimal.
+const MESSAGE: &str = "
+import base64, json, sys
+print(base64.b64decode(json.load(open(sys.argv[1]))['message'], validate=True).hex(), end='')
 ";
 
 /// What a request's signature is to be, computed by Python.
@@ -67,33 +77,45 @@ impl Request {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {:?}", self.body))
     }
 
-    /// The parts of the body, taken apart by Python.
+    /// What a Python script makes of the body, which it gets as a file.
     #[track_caller]
-    pub(crate) fn parts(&self, folder: &Path) -> Vec<Part> {
+    fn python(&self, script: &str, folder: &Path, arguments: &[&str]) -> String {
         let file = folder.join("body");
         fs::write(&file, &self.body).expect("written");
         let mut command = Command::new(program("python3", "python3"));
-        command.arg("-c").arg(MULTIPART).arg(&file).arg(self.field("content-type"));
-        let parts: Vec<(String, String, String)> = serde_json::from_str(&run(&mut command, "").ok().out).expect("JSON");
-        let bytes = |hex: &str| {
-            let digits = hex.as_bytes().chunks(2).map(|two| std::str::from_utf8(two).expect("ASCII"));
-            digits.map(|two| u8::from_str_radix(two, 16).expect("hexadecimal")).collect()
-        };
-        parts.iter().map(|(name, kind, hex)| Part { name: name.clone(), kind: kind.clone(), bytes: bytes(hex) }).collect()
+        run(command.arg("-c").arg(script).arg(&file).args(arguments), "").ok().out
+    }
+
+    /// The parts of the body, taken apart by Python.
+    #[track_caller]
+    pub(crate) fn parts(&self, folder: &Path) -> Vec<Part> {
+        let told = self.python(MULTIPART, folder, &[self.field("content-type")]);
+        let parts: Vec<(String, String, String)> = serde_json::from_str(&told).expect("JSON");
+        parts.into_iter().map(|(name, kind, hex)| Part { name, kind, bytes: bytes(&hex) }).collect()
+    }
+
+    /// The message that a JSON body carries, decoded by Python.
+    #[track_caller]
+    pub(crate) fn message(&self, folder: &Path) -> Vec<u8> {
+        bytes(&self.python(MESSAGE, folder, &[]))
     }
 
     /// Fails unless the signature is that of the body by this secret, computed by Python.
     #[track_caller]
-    pub(crate) fn verify(&self, field: &str, secret: &str, folder: &Path) {
-        let value = self.field(field);
+    pub(crate) fn verify(&self, secret: &str, folder: &Path) {
+        let value = self.field("ringpost-signature");
         let (at, signature) = value.split_once(",v1=").expect("a time and a signature");
         let at = at.strip_prefix("t=").expect("a time");
-        let file = folder.join("body");
-        fs::write(&file, &self.body).expect("written");
-        let mut command = Command::new(program("python3", "python3"));
-        let wanted = run(command.arg("-c").arg(SIGNATURE).arg(&file).arg(secret).arg(at), "").ok().out;
+        assert_eq!(at, self.field("ringpost-timestamp"));
+        let wanted = self.python(SIGNATURE, folder, &[secret, at]);
         assert_eq!(signature, wanted, "{value}");
     }
+}
+
+/// What stands there in hexadecimal.
+fn bytes(hex: &str) -> Vec<u8> {
+    let digits = hex.as_bytes().chunks(2).map(|two| std::str::from_utf8(two).expect("ASCII"));
+    digits.map(|two| u8::from_str_radix(two, 16).expect("hexadecimal")).collect()
 }
 
 type Decide = dyn Fn(usize, &Request) -> (u16, String) + Send + Sync;
@@ -119,7 +141,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Http {
     /// Starts one. `decide` gives the status and the body of the answer to each request, whose number, from 1, it is told.
     pub(crate) fn start(decide: impl Fn(usize, &Request) -> (u16, String) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(free_port(own_address())).expect("an address");
+        Self::start_at(free_port(own_address()), decide)
+    }
+
+    /// The same at an address that is free.
+    pub(crate) fn start_at(
+        address: SocketAddr,
+        decide: impl Fn(usize, &Request) -> (u16, String) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).expect("a free address");
         let address = listener.local_addr().expect("bound");
         let (requests, streams, ended) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
         let shared = Arc::new(Shared { requests, streams, decide: Box::new(decide), ended });

@@ -185,7 +185,7 @@ fn a_server_that_has_what_the_message_needs_is_looked_for() {
 /// A body file; damaged, if it does not hold what its checksum is of.
 fn body_file(directory: &Path, bytes: &[u8], damaged: bool) -> Message {
     let path = directory.join("x.body");
-    let crc = ringpost_store_checksum(bytes);
+    let crc = crc32c(bytes);
     let mut stored = bytes.to_vec();
     if damaged {
         stored[bytes.len() / 3] ^= 1;
@@ -195,7 +195,7 @@ fn body_file(directory: &Path, bytes: &[u8], damaged: bool) -> Message {
 }
 
 /// CRC-32C, bit by bit: what the store's reader computes is not what it is checked with.
-fn ringpost_store_checksum(bytes: &[u8]) -> u32 {
+fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x82F6_3B78 } else { crc >> 1 })
     })

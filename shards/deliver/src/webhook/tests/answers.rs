@@ -73,9 +73,7 @@ fn recipients_are_told_apart() {
     }
     // One that ends too early, and one that is longer than anybody reads.
     check(
-        Answer::Say(format!(
-            "HTTP/1.1 207 x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{{}}\r\n0\r\n"
-        )),
+        Answer::Say("HTTP/1.1 207 x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n".into()),
         &none,
     );
     let long = format!("{{\"recipients\": {{\"r0@example.net\": {{\"code\": 250}}}}}}{}", " ".repeat(70_000));
