@@ -98,12 +98,13 @@ impl Runner {
     /// Waits for a slot.
     async fn turn(self: &Rc<Self>, destination: &Rc<str>) -> Option<Turn> {
         let (promise, answer) = promise();
-        let mut all = self.sessions.borrow_mut();
-        let sessions = all.entry(destination.clone()).or_default();
-        sessions.waiting.push_back(promise);
-        let alone = !std::mem::replace(&mut sessions.ushered, true);
-        drop(all);
-        if alone {
+        let ushered = {
+            let mut all = self.sessions.borrow_mut();
+            let sessions = all.entry(destination.clone()).or_default();
+            sessions.waiting.push_back(promise);
+            std::mem::replace(&mut sessions.ushered, true)
+        };
+        if !ushered {
             spawn("ask for slots of sessions", self.clone().usher(destination.clone()));
         }
         answer.wait().await

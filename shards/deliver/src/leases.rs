@@ -81,6 +81,9 @@ pub enum LeaseAnswer {
 /// This shard's end of the mesh of leases.
 pub type LeaseMesh = MeshEnd<LeaseQuestion, LeaseAnswer>;
 
+/// Told the name of a destination that has room again.
+type Freed = Box<dyn Fn(&str)>;
+
 /// The destinations that a shard owns, and its way to the other owners.
 pub struct Leases {
     shard: ShardId,
@@ -88,20 +91,20 @@ pub struct Leases {
     mesh: Rc<LeaseMesh>,
     owned: RefCell<Destinations>,
     unsent: RefCell<VecDeque<(ShardId, LeaseQuestion)>>,
-    freed: RefCell<Box<dyn Fn(&str)>>,
+    freed: RefCell<Freed>,
     block: Arc<Block>,
 }
 
 impl Leases {
     /// The leases as seen from a shard.
     pub fn new(shard: ShardId, shards: usize, mesh: Rc<LeaseMesh>, block: Arc<Block>) -> Rc<Self> {
-        let freed: RefCell<Box<dyn Fn(&str)>> = RefCell::new(Box::new(|_| {}));
+        let freed: RefCell<Freed> = RefCell::new(Box::new(|_| {}));
         let (owned, unsent) = (RefCell::new(Destinations::new()), RefCell::default());
         Rc::new(Self { shard, shards, mesh, owned, unsent, freed, block })
     }
 
     /// Who is told that a destination has room again.
-    pub fn when_freed(&self, tell: Box<dyn Fn(&str)>) {
+    pub fn when_freed(&self, tell: Box<dyn Fn(&str) + 'static>) {
         *self.freed.borrow_mut() = tell;
     }
 

@@ -188,7 +188,14 @@ impl World {
             self.shard(shard).is_some_and(|own| own.queue.reported(about, &numbers))
         };
         self.look_at_queue(shard);
-        if over { self.settle(shard, about) } else { self.note_state(shard, about) }
+        if over {
+            return self.settle(shard, about);
+        }
+        self.note_state(shard, about);
+        // A dead letter is kept for somebody to look at, whatever its class.
+        if no_way {
+            self.persist(shard, about);
+        }
     }
 }
 

@@ -74,6 +74,7 @@ impl World {
             Op::Create(slot) => self.task(latency, shard, Task::Created(slot.0)),
             Op::Remove(slot) => {
                 if !self.strikes(Fault::RemoveError) {
+                    self.note(format_args!("{shard} removed segment {}", slot.0));
                     self.disks[shard].remove(Name::Segment(slot.0));
                 }
             }
@@ -121,6 +122,7 @@ impl World {
             self.disks[shard].sync(name);
             written
         };
+        self.note(format_args!("{shard} wrote {} octets at {offset} of segment {}: {result:?}", bytes.len(), slot.0));
         let Some(own) = self.shard(shard) else { return };
         let completions = own.spool.written(result);
         self.finish_operation(shard, WRITING, result.is_err(), completions);
@@ -140,6 +142,7 @@ impl World {
             }
             Err(_) => self.disks[shard].remove(name),
         }
+        self.note(format_args!("{shard} made segment {}: {result:?}", slot.0));
         let Some(own) = self.shard(shard) else { return };
         let completions = own.spool.created(slot, result);
         self.finish_operation(shard, CREATING, result.is_err(), completions);

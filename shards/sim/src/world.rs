@@ -24,6 +24,10 @@ const EVENTS_MAX: u64 = 3_000_000;
 /// How often it is looked at whether everything is at rest, once faults have ceased.
 const LOOK: u64 = 5 * SECOND;
 
+/// The longest time that it may take until everything is at rest: some times the age at which messages are given up, with
+/// clocks that were set back by hours.
+const REST_MAX: u64 = 12 * 3600 * SECOND;
+
 /// How a message goes over a connection at a time, at most.
 const PIECE_MAX: u64 = 1500;
 
@@ -53,6 +57,8 @@ pub(crate) struct World {
     /// When the monotonic clock of this process began.
     pub(crate) tick_began: u64,
     pub(crate) events: u64,
+    /// When faults ceased.
+    healed: u64,
 }
 
 impl World {
@@ -80,6 +86,7 @@ impl World {
             wall_off: 0,
             tick_began: 0,
             events: 0,
+            healed: 0,
             dice,
             plan,
         };
@@ -116,11 +123,15 @@ impl World {
                 if self.is_at_rest() {
                     return self.close_the_book();
                 }
+                if self.now > self.healed + REST_MAX {
+                    let why = self.unrest().unwrap_or_default();
+                    return self.book.violate(format!("it does not come to rest: {why}"));
+                }
                 self.after(LOOK, Event::Look);
             }
             if self.events > EVENTS_MAX {
                 let why = self.unrest().unwrap_or_default();
-                return self.book.violate(format!("it never comes to rest: {why}"));
+                return self.book.violate(format!("it never stops: {why}"));
             }
         }
     }
@@ -145,7 +156,7 @@ impl World {
     /// No fault strikes any more, and what is broken is whole again.
     fn heal(&mut self) {
         self.note(format_args!("faults cease"));
-        self.faulty = false;
+        (self.faulty, self.healed) = (false, self.now);
         self.links.heal();
         for shard in 0..self.disks.len() {
             self.disks[shard].capacity = self.plan.disk.saturating_mul(4);

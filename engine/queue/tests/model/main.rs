@@ -15,7 +15,7 @@ use world::World;
 const STEPS: usize = 3000;
 
 fn run(seed: u64) {
-    println!("seed {seed}");
+    eprintln!("seed {seed}");
     let mut world = World::new(seed);
     for _ in 0..STEPS {
         world.step();

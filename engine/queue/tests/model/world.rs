@@ -440,7 +440,8 @@ impl World {
         let mut count: Vec<Fate> = mail.fates.values().copied().collect();
         let key = |fate: &Fate| *fate as u8;
         if self.shards[at].queue.show(id, self.now).is_some() {
-            (count_before.sort_by_key(key), count.sort_by_key(key));
+            count_before.sort_by_key(key);
+            count.sort_by_key(key);
             assert_eq!(count_before, count, "{mail:?}");
         }
     }
