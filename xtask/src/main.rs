@@ -1,4 +1,4 @@
-//! The developer's commands, as `cargo xtask NAME`: test, fuzz, tidy, deny, docs, demo and bench.
+//! The developer's commands, as `cargo xtask NAME`: test, fuzz, sim, tidy, deny, docs, demo and bench.
 //!
 //! Nothing of the server is linked in here, so that xtask builds in seconds and checks the house from outside it.
 //! What needs the server runs its binaries, as a user would.
@@ -15,6 +15,7 @@ mod machine;
 mod proc;
 mod process;
 mod server;
+mod sim;
 mod smtp_probe;
 mod test;
 mod throwaway;
@@ -45,6 +46,8 @@ enum Command {
     Test(test::Options),
     /// Build the fuzz targets of engine/fuzz and run each for a while
     Fuzz(fuzz::Options),
+    /// Simulate the mail host in a world where everything breaks, from seeds
+    Sim(sim::Options),
     /// The rules of the house that neither rustc nor clippy knows
     Tidy,
     /// Licences, sources and banned packages of everything that is linked in
@@ -68,6 +71,7 @@ fn main() -> ExitCode {
         // The last line of `test` is its result, so it reports its own errors.
         Command::Test(options) => return test::run(&workspace, &options),
         Command::Fuzz(options) => fuzz::run(&workspace, &options),
+        Command::Sim(options) => sim::run(&workspace, &options),
         Command::Tidy => tidy::run(&workspace),
         Command::Deny => deny::run(&workspace),
         Command::Docs => docs::write(&workspace),

@@ -46,9 +46,9 @@ impl GreylistFile {
     pub(crate) fn open(path: PathBuf, fresh: GreySecret, sieve: GreySieve, now: Timestamp) -> Result<(Self, Stored)> {
         let found = Records::find(&path).with_context(|| format!("{}: the greylist can't be read", path.display()))?;
         let beside = path.with_extension("new");
+        let records_max = 2 * (sieve.records_max() as u64).saturating_add(GROWTH_MIN);
         let written = match found {
             Found::Records(old, secret) => {
-                let records_max = 2 * (sieve.records_max() as u64).saturating_add(GROWTH_MIN);
                 let compaction = Compaction { old, beside: beside.clone(), secret, sieve, records_max };
                 compaction.run().map(|compacted| (compacted, secret))
             }
@@ -59,10 +59,13 @@ impl GreylistFile {
             }
         };
         let placed = written.and_then(|written| fs::rename(&beside, &path).map(|()| written));
+        // On a full disk there is no room to write it anew, and nobody would be served for want of a smaller greylist.
+        let placed = placed.or_else(|error| as_it_is(&path, &error).ok_or(error));
         let (Compacted { new, damaged }, secret) =
             placed.with_context(|| format!("{}: the greylist can't be written", path.display()))?;
         tell_damaged(&path, damaged);
-        let stored = Stored { secret, records: all(&new, now).with_context(|| format!("{}", path.display()))? };
+        let records = all(&new, records_max, now).with_context(|| format!("{}", path.display()))?;
+        let stored = Stored { secret, records };
         let kept = new.count;
         let (writing, compacting) = Default::default();
         let file = Self { path, secret, records: new, kept, running: None, not_before: None, writing, compacting };
@@ -157,10 +160,20 @@ fn begin(path: &Path, secret: GreySecret) -> std::io::Result<(Compacted, GreySec
     Ok((Compacted { new, damaged: 0 }, secret))
 }
 
-/// All records. None is from the future, where a clock that was wrong has put it: it would stay until then.
-fn all(records: &Records, now: Timestamp) -> std::io::Result<Vec<GreyRecord>> {
-    let mut all = Vec::with_capacity(records.count as usize);
-    records.forwards(0..records.count, |_, stored| {
+/// A file that could not be written anew; nothing if it can't be appended to either.
+fn as_it_is(path: &Path, error: &std::io::Error) -> Option<(Compacted, GreySecret)> {
+    let Ok(Found::Records(Records { count, .. }, secret)) = Records::find(path) else { return None };
+    let file = File::options().read(true).write(true).open(path).ok()?;
+    tracing::error!(file = %path.display(), %error, "the greylist can't be compacted, and goes on as it is");
+    Some((Compacted { new: Records { file, count }, damaged: 0 }, secret))
+}
+
+/// All records, or so many of them, the newest. None is from the future, where a clock that was wrong has put it: it would
+/// stay until then.
+fn all(records: &Records, records_max: u64, now: Timestamp) -> std::io::Result<Vec<GreyRecord>> {
+    let first = records.count.saturating_sub(records_max);
+    let mut all = Vec::with_capacity((records.count - first) as usize);
+    records.forwards(first..records.count, |_, stored| {
         let decoded = stored.iter().filter_map(GreyRecord::decode);
         all.extend(decoded.map(|record| GreyRecord { at: record.at.min(now), ..record }));
         Ok(())

@@ -248,7 +248,7 @@ impl Desk {
             _ if part.dry => true,
             QueueVerb::Drop => self.drop_message(id),
             QueueVerb::Retry => self.change(id, Queue::retry),
-            QueueVerb::Hold => self.change(id, Queue::hold),
+            QueueVerb::Hold => self.hold(id),
             QueueVerb::Release => self.change(id, Queue::release),
         };
         if changed { done.changed += 1 } else { done.unchanged += 1 }
@@ -262,6 +262,15 @@ impl Desk {
             tracing::warn!(id = %id, "message dropped: an operator ordered it");
         }
         there
+    }
+
+    /// Whether a message was held. The hold outlives a crash, and so does the message, whatever its class.
+    fn hold(&self, id: SpoolId) -> bool {
+        let held = self.change(id, Queue::hold);
+        if held {
+            self.runner.persist(id);
+        }
+        held
     }
 
     /// Whether a message was changed; if so, what is to be remembered of it over a restart goes into the spool.

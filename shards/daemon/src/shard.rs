@@ -158,7 +158,7 @@ async fn make(shard: Shard, equipment: Equipment) -> Result<(Taking, Seat, Rest)
         reach: reach(&in_force.source),
         block: block.clone(),
     });
-    recovered.into_iter().for_each(|message| runner.push(requeued(message)));
+    recovered.into_iter().for_each(|message| runner.recovered(requeued(message)));
     let parts = Parts { id, shards, secret: equipment.secret, keeper: keeper.clone(), block: block.clone() };
     let owners = parts.owners(config, equipment.mesh, equipment.greylisted);
     let mx = parts.mx(&in_force, Delivery { routes, runner: &runner, resolver, ids }, &owners);

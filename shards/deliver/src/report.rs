@@ -120,9 +120,10 @@ impl Runner {
     }
 
     /// Keeps a message for inspection.
-    fn bury(&self, id: SpoolId, failed: &[(u32, Reason)]) {
+    fn bury(self: &Rc<Self>, id: SpoolId, failed: &[(u32, Reason)]) {
         self.queue.borrow_mut().bury(id, failed);
         self.store.note(id, &self.queue.borrow().state(id));
+        self.persist(id);
         self.block.add(Counter::DeadLettersBuried, 1);
         let reason = failed.first().map_or("", |(_, reason)| &*reason.text);
         tracing::error!(id = %id, recipients = failed.len() as u64, reason,
@@ -223,7 +224,10 @@ impl Runner {
             draft.buffer().extend_from_slice(text);
             let size = draft.len();
             match self.store.commit(draft, &stored).await {
-                Ok(_receipt) => return self.push(self.item(envelope, size)),
+                Ok(_receipt) => {
+                    self.push(self.item(envelope, size));
+                    return;
+                }
                 Err(Failure::Full | Failure::Io) => sleep(SPOOL_PAUSE).await,
             }
         }

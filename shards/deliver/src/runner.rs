@@ -8,7 +8,7 @@ use ringpost_base::{MessageIds, SpoolId};
 use ringpost_message::{Envelope, Recipient};
 use ringpost_metrics::{Block, Counter, Gauge, Timing};
 use ringpost_queue::{
-    Action, Attempt, DomainHash, How, LegId, NewItem, NewLeg, Options as QueueOptions, Outcome, Queue, Reason, Routes,
+    Action, Attempt, DomainHash, How, LegId, NewItem, NewLeg, Options as QueueOptions, Outcome, Pushed, Queue, Reason, Routes,
     Status, Verdict,
 };
 use ringpost_runtime::local::Bell;
@@ -125,10 +125,23 @@ impl Runner {
         }
     }
 
+    /// Takes a message of an earlier run.
+    pub fn recovered(&self, item: NewItem) {
+        let (id, old_form) = (item.id, !item.legacy_done.is_empty());
+        let pushed = self.push(item);
+        if pushed.damaged {
+            tracing::error!(id = %id, "what was noted of a message can't be read; all its recipients are tried again");
+        }
+        if old_form {
+            self.store.note(id, &self.queue.borrow().state(id));
+        }
+    }
+
     /// Adds a message to the queue.
-    pub fn push(&self, item: NewItem) {
-        self.queue.borrow_mut().push(item, now());
+    pub fn push(&self, item: NewItem) -> Pushed {
+        let pushed = self.queue.borrow_mut().push(item, now());
         self.ring();
+        pushed
     }
 
     /// Delivers by other routes and to other targets, from the next attempt on.
@@ -392,8 +405,11 @@ impl Runner {
         }
     }
 
-    /// A message that was only in memory has to wait: now it is written down.
-    fn persist(self: &Rc<Self>, id: SpoolId) {
+    /// Writes a message down that has to wait and is in memory only.
+    pub fn persist(self: &Rc<Self>, id: SpoolId) {
+        if !self.store.is_kept(id) {
+            return;
+        }
         let runner = self.clone();
         spawn("write a kept message down", async move {
             if let Err(failure) = runner.store.persist(id).await {

@@ -145,7 +145,7 @@ impl<'a> Dialogue<'a> {
                 let is_body = session.in_body();
                 let body = message.as_mut().and_then(|message| message.body.as_mut());
                 let (used, step, heavy) = match body {
-                    Some(body) if !body.broken => {
+                    Some(body) if body.broken.is_none() => {
                         let (used, step) = session.advance(input, body.draft.buffer(), out);
                         body.draft.account();
                         (used, step, body.draft.is_heavy())

@@ -40,8 +40,8 @@ pub(crate) struct Body {
     trace: usize,
     /// What the headers say, once they are no longer all in memory.
     headers: Option<Headers>,
-    /// The spool could not take a part: what still comes is thrown away, and the message refused at its end.
-    pub(crate) broken: bool,
+    /// The spool could not take a part: what still comes is thrown away, and the message refused at its end with this.
+    pub(crate) broken: Option<Reply>,
     since: Tick,
 }
 
@@ -316,13 +316,13 @@ impl<'a> Dialogue<'a> {
         };
         received(&arrival, draft.buffer());
         let trace = draft.in_memory().len();
-        message.body = Some(Body { draft, trace, headers: None, broken: false, since: tick() });
+        message.body = Some(Body { draft, trace, headers: None, broken: None, since: tick() });
         self.session.answer_begin(None, &mut self.out)
     }
 
     pub(crate) fn is_heavy(&self) -> bool {
         let body = self.message.as_ref().and_then(|message| message.body.as_ref());
-        body.is_some_and(|body| !body.broken && body.draft.is_heavy())
+        body.is_some_and(|body| body.broken.is_none() && body.draft.is_heavy())
     }
 
     /// Moves a large body out of memory as it comes.
@@ -334,7 +334,7 @@ impl<'a> Dialogue<'a> {
         if let Err(error) = body.draft.lighten().await {
             tracing::error!(%error, session = %self.id, "message could not be stored as it came");
             self.mx.block().add(Counter::SpoolErrors, 1);
-            body.broken = true;
+            body.broken = Some(if error.is_full() { replies::STORAGE_FULL } else { replies::STORAGE_FAILED });
         }
     }
 
@@ -364,8 +364,8 @@ impl<'a> Dialogue<'a> {
         };
         let rules = self.mx.rules();
         block.observe(Timing::Body, tick().since(body.since));
-        if body.broken {
-            return self.refuse(&message, replies::STORAGE_FULL, "spool");
+        if let Some(reply) = body.broken {
+            return self.refuse(&message, reply, "spool");
         }
         let size = body.draft.len() - body.trace as u64;
         let headers = body.headers.unwrap_or_else(|| Headers::walk(&body.draft.in_memory()[body.trace..]));

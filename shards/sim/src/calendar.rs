@@ -14,6 +14,8 @@ pub(crate) enum Event {
     HopUp(usize),
     /// There is room on a shard's disk again.
     DiskFreed(usize),
+    /// The process dies of a failure that came before, or the machine does.
+    Collapse,
     /// Something may happen to all of it.
     Weather,
     /// The host is started.

@@ -194,7 +194,7 @@ impl World {
             recovery.segment(*slot, header, bytes, &mut digest);
         }
         let (damage, missing) = (recovery.damage().to_vec(), recovery.missing());
-        if !damage.is_empty() || !missing.is_empty() {
+        if !damage.is_empty() && !missing.is_empty() {
             self.book.violate(format!("nothing has damaged the log, and it is: {damage:?}, missing {missing:?}"));
         }
         Some(recovery.finish(options, entropy))

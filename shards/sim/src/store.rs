@@ -2,7 +2,7 @@
 //! disk, one write at a time, hands the receipts to who waits for them, keeps messages in memory, and gives them back.
 
 use crate::book::InLog;
-use crate::calendar::Task;
+use crate::calendar::{Event, Task};
 use crate::disk::{Name, SECTOR};
 use crate::fault::Fault;
 use crate::host::{Host, Shard};
@@ -160,9 +160,18 @@ impl World {
         if failed {
             own.pause_until = now + FAILURE_PAUSE;
             self.task(FAILURE_PAUSE, shard, Task::Pump);
+            self.fall_with(kind);
         }
         for Completion { token, result } in completions {
             self.complete(shard, token, result, kind == WRITING);
+        }
+    }
+
+    /// A disk that fails often takes the machine with it: right after a failure much is in doubt.
+    fn fall_with(&mut self, kind: usize) {
+        if self.faulty && kind == WRITING && self.dice.one_in(6) {
+            let after = self.delay(2 * SECOND);
+            self.after(after, Event::Collapse);
         }
     }
 

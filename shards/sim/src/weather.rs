@@ -36,6 +36,22 @@ impl World {
         self.after(next, Event::Weather);
     }
 
+    /// What failed a moment ago takes the process with it, or all of the machine.
+    pub(crate) fn collapse(&mut self) {
+        if !self.faulty || self.host.is_none() {
+            return;
+        }
+        let fault = self.dice.pick(&[Fault::Crash, Fault::PowerLoss]);
+        self.tally.count(fault, 1);
+        self.note(format_args!("FAULT {}", fault.text()));
+        match fault {
+            Fault::Crash => self.crash(),
+            _ => self.power_fails(),
+        }
+        let down = self.dice.range(10, 3000) * SECOND / 1000;
+        self.after(down, Event::Start);
+    }
+
     fn end_of_process(&mut self) {
         if self.strikes(Fault::Crash) {
             self.crash();

@@ -143,6 +143,7 @@ impl World {
             Event::HopUp(hop) => self.hops[hop].down = false,
             Event::DiskFreed(shard) => self.disks[shard].capacity = self.plan.disk,
             Event::Weather => self.weather(),
+            Event::Collapse => self.collapse(),
             Event::Start => self.start(),
             Event::Look => {}
             Event::Host(epoch, shard, task) => {

@@ -13,7 +13,7 @@ enum Floor {
 }
 
 /// Every crate of the workspace, from the ground up.
-const FLOORS: [(&str, Floor); 19] = [
+const FLOORS: [(&str, Floor); 20] = [
     ("ringpost-base", Floor::Number(0)),
     ("ringpost-smtp", Floor::Number(1)),
     ("ringpost-message", Floor::Number(1)),
@@ -31,6 +31,7 @@ const FLOORS: [(&str, Floor); 19] = [
     ("ringpost-serve", Floor::Number(8)),
     ("ringpost-admin", Floor::Number(8)),
     ("ringpost", Floor::Number(9)),
+    ("ringpost-sim", Floor::Number(9)),
     ("ringpost-load", Floor::Apart(&["ringpost-smtp"])),
     ("xtask", Floor::Apart(&[])),
 ];

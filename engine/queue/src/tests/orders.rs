@@ -108,6 +108,20 @@ fn a_dead_letter_lives_again() {
 }
 
 #[test]
+fn who_lives_again_during_an_attempt_is_not_judged_by_it() {
+    let mut bench = Bench::new();
+    bench.push(item(1, vec![leg("local", &[0, 1])]));
+    let attempt = bench.attempt();
+    bench.outcome(&attempt, &[(0, failed())]);
+    assert!(!bench.queue.bury(id(1), &[(0, nobody())]));
+    let attempt = bench.attempt_later();
+    assert_eq!((attempt.recipients.as_slice(), bench.queue.retry(id(1), bench.now)), (&[1][..], Changed::Yes));
+    bench.pass(seconds(3601));
+    assert_eq!(bench.outcome(&attempt, &[]).failed.len(), 1);
+    assert_eq!(bench.attempt().recipients, [0]);
+}
+
+#[test]
 fn a_dead_letter_keeps_its_time_over_a_restart_and_steps_of_the_clock() {
     let mut bench = Bench::new();
     buried(1, &mut bench);

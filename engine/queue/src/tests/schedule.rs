@@ -206,6 +206,19 @@ fn recipients_do_not_move_to_where_they_were_served() {
 }
 
 #[test]
+fn who_moves_to_where_an_attempt_is_under_way_is_not_judged_by_it() {
+    let mut bench = Bench::new();
+    bench.push(item(1, vec![leg("local-a", &[0]), leg("local-b", &[1])]));
+    let (a, b) = (bench.attempt(), bench.attempt());
+    bench.outcome(&a, &[(0, moved("local-b"))]);
+    bench.pass(seconds(3601));
+    let verdict = bench.outcome(&b, &[(1, deferred())]);
+    assert_eq!(verdict.failed.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [1]);
+    let attempt = bench.attempt();
+    assert_eq!((&*attempt.destination, attempt.recipients.as_slice()), ("local-b", &[0][..]));
+}
+
+#[test]
 fn routes_that_lead_back_and_forth_are_no_loop_without_rest() {
     let mut bench = Bench::new();
     bench.push(to("local-a", 1));

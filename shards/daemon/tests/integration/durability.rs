@@ -29,7 +29,7 @@ fn of_class(class: &str, hop: SocketAddr, lines: &[&str]) -> Settings {
 
 fn held() -> Hop {
     Manner::default().start(|moment| match moment {
-        Moment::End(..) => Answer::Hold,
+        Moment::End => Answer::Hold,
         _ => Answer::Usual,
     })
 }
@@ -73,7 +73,7 @@ fn what_is_kept_in_memory_and_delivered_at_once_is_never_written() {
     for sent in &sent {
         assert!(taken.iter().any(|taken| taken.body.ends_with(sent)), "a message is another");
     }
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(records(&server), before);
     let metrics = server.metrics();
     assert_eq!((metrics.total("ringpost_kept_messages"), metrics.total("ringpost_kept_messages_persisted_total")), (0, 0));
@@ -99,7 +99,7 @@ fn what_is_kept_in_memory_is_written_down_when_its_first_attempt_fails() {
     let taken = hop.wait_for(6);
     assert_eq!(taken.iter().filter(|taken| taken.body.ends_with(&sent)).count(), 5);
     assert!(taken.iter().any(|taken| taken.body.ends_with(&large)));
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(server.maildir(&format!("{SENDERS}/a")).count(), 0);
 }
 
@@ -126,7 +126,7 @@ fn what_is_kept_in_memory_outlives_an_orderly_stop() {
     for sent in &sent {
         assert!(all.iter().any(|taken| taken.body.ends_with(sent)), "a message is lost");
     }
-    server.wait_for_rest();
+    server.wait_until_delivered();
 }
 
 /// An operator may look at it and hold it before it is anywhere else.
@@ -146,7 +146,7 @@ fn what_is_kept_in_memory_can_be_held_over_a_kill() {
     hop.release(100);
     server.tell(&["queue", "release", &id]).ok();
     wait_until("it arrives", || hop.taken().iter().any(|taken| taken.body.ends_with(&message("second", "x\r\n"))));
-    server.wait_for_rest();
+    server.wait_until_delivered();
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn a_client_hears_what_the_next_hop_says() {
         (|moment| at_end(moment, "550 5.7.1 spam"), 554),
         (|moment| at_end(moment, "451 4.3.0 not now"), 451),
         (|moment| if matches!(moment, Moment::Rcpt(_)) { Answer::Say("550 5.1.1 who?") } else { Answer::Usual }, 554),
-        (|moment| if matches!(moment, Moment::End(..)) { Answer::Close } else { Answer::Usual }, 451),
+        (|moment| if matches!(moment, Moment::End) { Answer::Close } else { Answer::Usual }, 451),
     ];
     for (decide, code) in refusals {
         hop.change(decide);
@@ -180,7 +180,7 @@ fn a_client_hears_what_the_next_hop_says() {
     hop.change(|_| Answer::Usual);
     client.deliver("a@sender.example", &[ALICE], &sent);
     client.quit();
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(records(&server), before);
     let metrics = server.metrics();
     assert_eq!(metrics.total("ringpost_messages_accepted_total"), 3);
@@ -192,7 +192,7 @@ fn a_client_hears_what_the_next_hop_says() {
 }
 
 fn at_end(moment: Moment<'_>, line: &'static str) -> Answer {
-    if matches!(moment, Moment::End(..)) { Answer::Say(line) } else { Answer::Usual }
+    if matches!(moment, Moment::End) { Answer::Say(line) } else { Answer::Usual }
 }
 
 #[test]
@@ -211,7 +211,7 @@ fn a_client_waits_as_long_as_the_next_hop_takes() {
     Client::hello(server.smtp()).deliver("", &["a@sender.example"], &message("other", "x\r\n"));
     hop.release(1);
     queued_id(&client.expect(250));
-    server.wait_for_rest();
+    server.wait_until_delivered();
 }
 
 #[test]
@@ -227,13 +227,13 @@ fn a_next_hop_that_is_away_or_silent_leaves_the_message_with_the_client() {
     };
     try_it(&mut client);
     let hop = Manner::default().at(address).start(|moment| match moment {
-        Moment::End(..) => Answer::Silence,
+        Moment::End => Answer::Silence,
         _ => Answer::Usual,
     });
     try_it(&mut client);
     // The connection on which it may still be answered is closed.
     wait_until("no connection is left", || hop.open() == 0);
-    server.wait_for_rest();
+    server.wait_until_delivered();
     hop.change(|_| Answer::Usual);
     client.deliver("a@sender.example", &[ALICE], &message("back", "x\r\n"));
     assert_eq!(server.metrics().sum("ringpost_messages_durability_total", "durability=\"next-hop\""), 1);
@@ -258,7 +258,7 @@ fn what_the_next_hop_takes_in_part_is_ours_from_then_on() {
     let taken = hop.wait_for(2);
     assert_eq!(taken[0].rcpt, ["RCPT TO:<alice@example.com>"]);
     assert_eq!(taken[1].rcpt, ["RCPT TO:<later@example.com>"], "alice has it already");
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(server.maildir(&format!("{SENDERS}/a")).count(), 1);
 }
 
@@ -290,7 +290,7 @@ fn a_message_for_recipients_of_several_classes_is_on_the_disk() {
         let so_far = count.entry(class).or_default();
         *so_far += 1;
         check_class(&server, &session, &id, class, *so_far);
-        server.wait_for_rest();
+        server.wait_until_delivered();
         assert_eq!(records(&server) > before, class == "fsync", "{to:?}");
     }
 }

@@ -55,7 +55,7 @@ fn a_real_dovecot_stores_byte_for_byte() {
             assert!(ours.contains("\tby mx.example.com with ESMTP") && ours.matches("\r\n").count() == ours.matches("\r\n\t").count() + 1, "{ours}");
         }
     }
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(server.metrics().sum("ringpost_deliveries_total", "outcome=\"delivered\""), 2 * sent.len() as u64);
 }
 
@@ -81,7 +81,7 @@ fn dovecot_refuses_one_recipient_and_its_sender_is_told() {
     }
     assert_eq!(reports[0].field("To"), "a@sender.example");
     server.wait_for_line("delivered", |line| line["id"] == id.as_str());
-    server.wait_for_rest();
+    server.wait_until_delivered();
     let metrics = server.metrics();
     assert_eq!(metrics.sum("ringpost_deliveries_total", "outcome=\"failed\""), 2);
     assert_eq!(metrics.sum("ringpost_deliveries_total", "outcome=\"deferred\""), 0);
@@ -118,7 +118,7 @@ fn dovecot_stops_and_is_left_alone_and_gets_all_when_it_is_back() {
     assert_eq!(in_state(&server, "dead"), 0);
     dovecot.start_again();
     dovecot.maildir("alice@example.com").wait_for(1 + ids.len());
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(server.metrics().total("ringpost_breakers_open"), 0);
     assert_eq!(server.metrics().sum("ringpost_deliveries_total", "outcome=\"failed\""), 0);
 }
@@ -140,7 +140,7 @@ fn what_dovecot_puts_off_comes_again() {
     wait_until("the target works all the same", || target(&server, "unix")["breaker"] == "closed");
     std::fs::remove_file(parent).expect("removed");
     assert!(dovecot.maildir("bob@example.com").only().bytes.ends_with(&sent));
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(dovecot.maildir("alice@example.com").count(), 1);
     assert_eq!(server.maildir(&format!("{SENDERS}/a")).count(), 0, "nobody is told");
 }

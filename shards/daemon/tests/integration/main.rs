@@ -11,6 +11,7 @@ mod bans;
 mod command_line;
 mod crash;
 mod delivery;
+mod disk_full;
 mod durability;
 mod esmtp_end_to_end;
 mod explain;

@@ -70,7 +70,7 @@ fn senders_are_told_what_they_asked_for() {
             send(&mut client, &mail, &rcpt, &message(target, "x\r\n"));
         }
     }
-    server.wait_for_rest();
+    server.wait_until_delivered();
     for (number, (notify, told)) in (0..).zip(&cases) {
         let reports = reports(&server, &format!("s{number}"), told.len());
         for (target, action) in *told {
@@ -126,7 +126,7 @@ fn a_report_has_what_the_sender_gave_to_know_it_by() {
         let subject = if sender == "large" { "<large@example.org>" } else { "<small@example.org>" };
         assert_eq!(report.field("In-Reply-To"), subject);
     }
-    server.wait_for_rest();
+    server.wait_until_delivered();
 }
 
 /// As somebody sends it who has not written this.
@@ -190,7 +190,7 @@ fn what_nobody_can_be_told_of_is_a_dead_letter() {
     assert!(taken.body.ends_with(&sent) && taken.mail.starts_with("MAIL FROM:<>"), "{taken:?}");
     server.tell(&["queue", "retry", "--state", "dead"]).ok();
     hop.wait_for(3);
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(server.metrics().total("ringpost_queue_dead_messages"), 0);
 }
 
@@ -260,7 +260,7 @@ fn a_delay_is_told_once_over_restarts() {
     attempts(&server, 5);
     hop.change(|_| Answer::Usual);
     hop.wait_for(3);
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(server.maildir(&format!("{SENDERS}/a")).count(), 1, "told once");
     assert_eq!(server.maildir(&format!("{SENDERS}/never")).count(), 0);
     assert_eq!(in_state(&server, "dead"), 0);

@@ -54,7 +54,7 @@ fn the_first_route_that_fits_counts_and_domains_come_last() {
     ];
     let sent = message("routes", "x\r\n");
     let id = Client::hello(server.smtp()).deliver("a@sender.example", &to, &sent);
-    server.wait_for_rest();
+    server.wait_until_delivered();
     let rcpt = |hop: &Hop| -> Vec<String> {
         let taken = hop.only();
         assert!(taken.body.ends_with(&sent));
@@ -103,7 +103,7 @@ fn each_of_several_targets_has_its_own_fate() {
     server.wait_for_line("delivery deferred", |line| line["id"] == id.as_str());
     server.unblock("example.com/alice");
     assert_eq!(server.maildir("example.com/alice").only().sent(), sent);
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(filed(&server, "archive"), BTreeSet::new());
 }
 
@@ -123,7 +123,7 @@ fn reports_to_senders_elsewhere_go_by_the_default_target() {
     // Those of ours get theirs here.
     client.deliver("a@sender.example", &["alice@example.com"], &message("here", "x\r\n"));
     report(&server, "a").says("alice@example.com", "failed", "5.1.1", "nobody here");
-    server.wait_for_rest();
+    server.wait_until_delivered();
     // That it has a way takes no mail for them from anybody.
     client.say("MAIL FROM:<a@sender.example>", 250);
     client.refused("RCPT TO:<somebody@elsewhere.example>", 550, "5.7.1");
@@ -163,7 +163,7 @@ fn what_waits_goes_where_a_reload_says() {
     assert_eq!(server.maildir("example.com/alice").only().sent(), sent);
     assert_eq!(next.only().rcpt, ["RCPT TO:<carol@example.net>"]);
     wait_until("the pattern's target has it", || filed(&server, "some").contains(&id));
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(server.maildir("example.com/bob").count(), 0);
     assert_eq!(server.maildir(&format!("{SENDERS}/a")).count(), 0, "nobody is told");
 }
@@ -194,7 +194,7 @@ fn what_waits_for_a_target_that_is_gone_is_kept() {
     });
     server.tell(&["reload"]).ok();
     assert_eq!(server.maildir("example.com/alice").only().sent(), sent);
-    server.wait_for_rest();
+    server.wait_until_delivered();
 }
 
 /// An alias is followed before the routes are asked, and a report to it too.

@@ -111,7 +111,7 @@ fn a_real_postfix_is_a_next_hop_over_verified_tls() {
         let text = String::from_utf8_lossy(&own[0].bytes).into_owned();
         assert!(text.contains("Received: from mx.example.com ") && text.contains("using TLSv1.3 "), "{text}");
     }
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(server.maildir(&format!("{SENDERS}/a")).count(), 0);
 }
 
@@ -150,7 +150,7 @@ fn tls_is_used_as_the_target_says() {
                 server.tell(&["queue", "drop", &id]).ok();
             }
         }
-        server.wait_for_rest();
+        server.wait_until_delivered();
     }
     drop(folder);
 }
@@ -163,7 +163,7 @@ fn connections_are_kept_for_further_messages() {
     let mut server = Server::start(to(&[last.smtp()], &lines));
     send(&server, 25);
     last.maildir("example.com/alice").wait_for(25);
-    server.wait_for_rest();
+    server.wait_until_delivered();
     let counts = |server: &Server| {
         let metrics = server.metrics();
         ["opened", "reused", "failed"].map(|how| metrics.sum("ringpost_hop_connections_total", &format!("outcome=\"{how}\"")))
@@ -172,7 +172,7 @@ fn connections_are_kept_for_further_messages() {
     // After so many messages a connection has done enough.
     send(&server, 10);
     let stored = last.maildir("example.com/alice").wait_for(35);
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(counts(&server), [2, 33, 0]);
     assert!(stored.iter().all(|stored| stored.trace().contains("Received: from mx.example.com ([127.0.0.1])")));
     // A next hop that is started again has closed them all.
@@ -181,7 +181,7 @@ fn connections_are_kept_for_further_messages() {
     last.start_again();
     send(&server, 1);
     last.maildir("example.com/alice").wait_for(36);
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(server.metrics().sum("ringpost_deliveries_total", "outcome=\"deferred\""), 0);
     // Whoever stops says farewell to them.
     server.stop();
@@ -194,7 +194,7 @@ fn another_host_takes_the_place_of_one_that_is_closed() {
     let server = Server::start(to(&[closed, second.address], &[]));
     send(&server, 20);
     second.wait_for(20);
-    server.wait_for_rest();
+    server.wait_until_delivered();
     let metrics = server.metrics();
     assert_eq!(metrics.sum("ringpost_deliveries_total", "outcome=\"deferred\""), 0);
     assert!(metrics.sum("ringpost_hop_connections_total", "outcome=\"failed\"") >= 1);
@@ -206,7 +206,7 @@ fn another_host_takes_the_place_of_one_that_is_closed() {
     });
     send(&server, 20);
     second.wait_for(40);
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(busy.count(), 0);
 }
 
@@ -219,7 +219,7 @@ fn connections_are_shared_out_by_weight() {
     let server = Server::start(settings.domain_to("example.com", "\"hop\"", &[]));
     send(&server, 80);
     wait_until("all have come", || many.count() + few.count() == 80);
-    server.wait_for_rest();
+    server.wait_until_delivered();
     let count = few.count();
     assert!((15..=25).contains(&count), "{count} of 80 with a quarter of the weight");
     assert_eq!(reserve.connections(), 0);
@@ -228,7 +228,7 @@ fn connections_are_shared_out_by_weight() {
     drop((many, few));
     send(&server, 5);
     reserve.wait_for(5);
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert!(gone != lost, "two hops");
 }
 
@@ -236,7 +236,7 @@ fn connections_are_shared_out_by_weight() {
 #[test]
 fn the_concurrency_of_a_target_is_one_number_for_all_cores() {
     let hop = Manner::default().start(|moment| match moment {
-        Moment::End(..) => Answer::Hold,
+        Moment::End => Answer::Hold,
         _ => Answer::Usual,
     });
     let server = Server::start(to(&[hop.address], &["concurrency = 3"]).cores(2));
@@ -255,7 +255,7 @@ fn the_concurrency_of_a_target_is_one_number_for_all_cores() {
     }
     hop.release(12);
     hop.wait_for(24);
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(hop.peak(), 3);
     // A higher number holds from the reload on.
     let mut server = server;
@@ -265,7 +265,7 @@ fn the_concurrency_of_a_target_is_one_number_for_all_cores() {
     wait_until("as many are under way as may be now", || hop.held() == 7);
     hop.release(20);
     hop.wait_for(44);
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(hop.peak(), 7);
 }
 
@@ -293,7 +293,7 @@ fn the_rate_of_a_target_is_one_number_for_all_cores() {
     server.reconfigure(|settings| with_target(settings, &[hop.address.to_string()], &["rate = 0"]));
     server.tell(&["reload"]).ok();
     hop.wait_for(20);
-    server.wait_for_rest();
+    server.wait_until_delivered();
 }
 
 /// It takes connections and says nothing; and another one that says nothing to the end of a message.
@@ -301,7 +301,7 @@ fn the_rate_of_a_target_is_one_number_for_all_cores() {
 fn a_hung_next_hop_delays_nobody_elses_mail() {
     let silent = Manner::default().start(|_| Answer::Silence);
     let last_words = Manner::default().start(|moment| match moment {
-        Moment::End(..) => Answer::Silence,
+        Moment::End => Answer::Silence,
         _ => Answer::Usual,
     });
     let good = Hop::obliging();
@@ -344,14 +344,14 @@ fn a_hop_that_dies_after_the_final_dot_gets_it_again() {
     let deaths = Arc::new(AtomicUsize::new(0));
     let count = deaths.clone();
     let hop = Manner::default().offers(&["PIPELINING", "CHUNKING"]).start(move |moment| match moment {
-        Moment::End(..) if count.fetch_add(1, Ordering::Relaxed) < 3 => Answer::Close,
+        Moment::End if count.fetch_add(1, Ordering::Relaxed) < 3 => Answer::Close,
         _ => Answer::Usual,
     });
     let server = Server::start(to(&[hop.address], &["breaker_failures = 0"]));
     let ids = send(&server, 1);
     let taken = hop.wait_for(4);
     assert!(taken.iter().all(|each| each.body == taken[0].body));
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!((hop.count(), deaths.load(Ordering::Relaxed)), (4, 4));
     let metrics = server.metrics();
     assert_eq!(metrics.sum("ringpost_deliveries_total", "outcome=\"deferred\""), 3);
@@ -399,7 +399,7 @@ fn what_the_sender_asked_for_is_passed_on() {
     client.expect(250);
     let taken = hop.wait_for(2).remove(1);
     assert!(taken.body.ends_with(binary) && taken.mail.contains(" BODY=BINARYMIME"), "{taken:?}");
-    server.wait_for_rest();
+    server.wait_until_delivered();
     // Who passes a message on to a hop that reports says nothing itself.
     assert_eq!(server.metrics().total("ringpost_reports_total"), 0);
 }
@@ -426,7 +426,7 @@ fn a_message_that_the_hop_cannot_take_is_refused_to_its_sender() {
     client.say("DATA", 354);
     assert_eq!(client.content(&message("plain", "x\r\n")).code, 250);
     hop.only();
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(server.metrics().sum("ringpost_reports_total", "kind=\"failure\""), 2);
 }
 
@@ -449,7 +449,7 @@ fn refusals_are_told_and_what_is_put_off_is_tried_again() {
         let of = report.of(ALICE);
         assert_eq!(of["remote-mta"], format!("dns; [{}]", hop.address.ip()), "{of:?}");
     }
-    server.wait_for_rest();
+    server.wait_until_delivered();
     let before = hop.count();
     // 4xx is no refusal.
     hop.change(|moment| at(moment, Stage::Rcpt, "450 4.2.1 later"));
@@ -460,7 +460,7 @@ fn refusals_are_told_and_what_is_put_off_is_tried_again() {
     });
     hop.change(|_| Answer::Usual);
     hop.wait_for(before + 1);
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(server.metrics().sum("ringpost_reports_total", "kind=\"failure\""), 4);
     assert_eq!(in_state(&server, "dead"), 0);
 }
@@ -475,10 +475,10 @@ enum Stage {
 /// Says a line at one stage, and is obliging at the others.
 fn at(moment: Moment<'_>, stage: Stage, line: &'static str) -> Answer {
     match (moment, stage) {
-        (Moment::Mail(_), Stage::Mail)
+        (Moment::Mail, Stage::Mail)
         | (Moment::Rcpt(_), Stage::Rcpt)
         | (Moment::Data, Stage::Data)
-        | (Moment::End(..), Stage::End) => Answer::Say(line),
+        | (Moment::End, Stage::End) => Answer::Say(line),
         _ => Answer::Usual,
     }
 }

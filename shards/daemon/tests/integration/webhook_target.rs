@@ -90,7 +90,7 @@ fn both_forms_carry_the_envelope_and_every_byte() {
             assert_eq!(envelope_of(&envelope), wanted);
         }
     }
-    server.wait_for_rest();
+    server.wait_until_delivered();
     let metrics = server.metrics();
     assert_eq!(metrics.sum("ringpost_webhook_requests_total", "outcome=\"accepted\""), 4);
     assert_eq!(metrics.sum("ringpost_deliveries_total", "outcome=\"delivered\""), 8);
@@ -117,7 +117,7 @@ fn a_server_that_fails_for_now_gets_the_message_again() {
     let server = Server::start(posted(hasty(), "example.com", &http, &["breaker_failures = 0"]));
     let id = Client::hello(server.smtp()).deliver("a@sender.example", &[ALICE, BOB], &message("again", "x\r\n"));
     let requests = http.wait_for(6);
-    server.wait_for_rest();
+    server.wait_until_delivered();
     for (number, request) in (1..).zip(&requests) {
         assert_eq!(request.field("ringpost-attempt"), number.to_string());
         assert_eq!(request.field("idempotency-key"), requests[0].field("idempotency-key"));
@@ -141,7 +141,7 @@ fn a_server_that_refuses_has_the_sender_told() {
         assert_eq!(report.of(address)["remote-mta"], format!("dns; [{}]", http.address.ip()));
     }
     assert!(!report.contains(b"and more"));
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(server.metrics().sum("ringpost_webhook_requests_total", "outcome=\"failed\""), 1);
     assert_eq!(http.wait_for(1).len(), 1);
 }
@@ -174,7 +174,7 @@ fn an_answer_may_tell_recipients_apart() {
     let report = report(&server, "a");
     report.says(BOB, "failed", "5.1.1", "nobody called bob");
     assert_eq!(report.recipients.len(), 1);
-    server.wait_for_rest();
+    server.wait_until_delivered();
     let metrics = server.metrics();
     for (outcome, count) in [("delivered", 3), ("deferred", 2), ("failed", 1)] {
         let label = format!("outcome=\"{outcome}\"");
@@ -203,6 +203,6 @@ fn a_server_that_is_away_is_left_alone_and_gets_all_when_it_is_back() {
     });
     let http = Http::start_at(address, |_, _| (204, String::new()));
     http.wait_for(5);
-    server.wait_for_rest();
+    server.wait_until_delivered();
     assert_eq!(server.maildir(&format!("{SENDERS}/a")).count(), 0);
 }

@@ -1,4 +1,4 @@
-//! A next hop that does what a test wants it to do: SMTP or LMTP in threads, in the clear or with STARTTLS.
+//! A next hop that does what a test wants it to do: SMTP in threads, in the clear or with STARTTLS.
 
 use super::authority::Issued;
 use super::net::{free_port, own_address};
@@ -18,16 +18,16 @@ use std::thread::JoinHandle;
 pub(crate) enum Moment<'a> {
     /// A connection has come.
     Banner,
-    /// A command line other than those below.
-    Command(&'a str),
-    /// MAIL, with all of its line.
-    Mail(&'a str),
+    /// A command other than those below.
+    Command,
+    /// MAIL.
+    Mail,
     /// RCPT, with all of its line.
     Rcpt(&'a str),
     /// DATA.
     Data,
-    /// The end of a message. With LMTP, for this recipient.
-    End(&'a Taken, &'a str),
+    /// The end of a message.
+    End,
 }
 
 /// What a hop does at a moment.
@@ -58,10 +58,8 @@ pub(crate) struct Taken {
     pub(crate) chunked: bool,
     /// Whether it came inside TLS.
     pub(crate) secure: bool,
-    /// The name in EHLO or LHLO.
+    /// The name in EHLO.
     pub(crate) helo: String,
-    /// Which connection it came over.
-    pub(crate) connection: usize,
 }
 
 type Decide = dyn Fn(Moment<'_>) -> Answer + Send + Sync;
@@ -71,7 +69,6 @@ type Decide = dyn Fn(Moment<'_>) -> Answer + Send + Sync;
 pub(crate) struct Manner {
     extensions: Vec<&'static str>,
     tls: Option<Arc<ServerConfig>>,
-    lmtp: bool,
     address: Option<SocketAddr>,
 }
 
@@ -94,12 +91,6 @@ impl Manner {
             .with_single_cert(chain, key)
             .expect("a pair");
         self.tls = Some(Arc::new(config));
-        self
-    }
-
-    /// It speaks LMTP.
-    pub(crate) fn lmtp(mut self) -> Self {
-        self.lmtp = true;
         self
     }
 
@@ -303,22 +294,21 @@ fn over() -> Error {
 
 impl Visit<'_> {
     fn run(&mut self) -> Result<()> {
-        let protocol = if self.shared.manner.lmtp { "LMTP" } else { "ESMTP" };
-        self.at(Moment::Banner, &format!("220 hop.example.net {protocol}"))?;
+        self.at(Moment::Banner, "220 hop.example.net ESMTP")?;
         let mut envelope: Option<(String, Vec<String>)> = None;
         loop {
             let line = self.line()?;
             let verb = line.split(' ').next().unwrap_or_default().to_ascii_uppercase();
             match verb.as_str() {
-                "EHLO" | "LHLO" => {
+                "EHLO" => {
                     self.helo = line.split(' ').nth(1).unwrap_or_default().to_owned();
                     let offers = self.offers();
-                    self.at(Moment::Command(&line), &offers)?;
+                    self.at(Moment::Command, &offers)?;
                 }
-                "STARTTLS" => self.secure(&line)?,
+                "STARTTLS" => self.secure()?,
                 "MAIL" => {
                     self.busy(true);
-                    if self.at(Moment::Mail(&line), "250 2.1.0 ok")? {
+                    if self.at(Moment::Mail, "250 2.1.0 ok")? {
                         envelope = Some((line, Vec::new()));
                     }
                 }
@@ -338,9 +328,9 @@ impl Visit<'_> {
                 "RSET" => {
                     envelope = None;
                     self.busy(false);
-                    self.at(Moment::Command(&line), "250 2.0.0 ok")?;
+                    self.at(Moment::Command, "250 2.0.0 ok")?;
                 }
-                _ => drop(self.at(Moment::Command(&line), "250 2.0.0 ok")?),
+                _ => drop(self.at(Moment::Command, "250 2.0.0 ok")?),
             }
         }
     }
@@ -370,7 +360,7 @@ impl Visit<'_> {
                 usual
             }
         };
-        if matches!(moment, Moment::End(..)) {
+        if matches!(moment, Moment::End) {
             // Before it is told: who hears of it may begin another one elsewhere.
             self.busy(false);
         }
@@ -411,9 +401,9 @@ impl Visit<'_> {
         Ok(String::from_utf8_lossy(text).into_owned())
     }
 
-    fn secure(&mut self, line: &str) -> Result<()> {
+    fn secure(&mut self) -> Result<()> {
         let Some(tls) = self.shared.manner.tls.clone() else { return self.say("502 5.5.1 no TLS here") };
-        if !self.at(Moment::Command(line), "220 2.0.0 go on")? {
+        if !self.at(Moment::Command, "220 2.0.0 go on")? {
             return Ok(());
         }
         let bare = self.bare.take().ok_or_else(over)?;
@@ -446,13 +436,9 @@ impl Visit<'_> {
         };
         let (mail, rcpt) = envelope.take().ok_or_else(over)?;
         let (secure, helo) = (self.bare.is_none(), self.helo.clone());
-        let taken = Taken { mail, rcpt, body, chunked: chunk.is_some(), secure, helo, connection: self.number };
-        self.shared.state().taken.push(taken.clone());
-        let each = if self.shared.manner.lmtp { taken.rcpt.len() } else { 1 };
-        for recipient in &taken.rcpt[..each] {
-            self.at(Moment::End(&taken, recipient), "250 2.0.0 taken")?;
-        }
-        Ok(())
+        let taken = Taken { mail, rcpt, body, chunked: chunk.is_some(), secure, helo };
+        self.shared.state().taken.push(taken);
+        self.at(Moment::End, "250 2.0.0 taken").map(drop)
     }
 
     fn data(&mut self) -> Result<Vec<u8>> {

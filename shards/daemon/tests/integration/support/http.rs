@@ -4,7 +4,7 @@ use super::net::{free_port, own_address};
 use super::programs::{program, run};
 use super::{PATIENCE, wait_until};
 use std::fs;
-use std::io::{BufRead, BufReader, Error, Read, Result, Write};
+use std::io::{BufRead, BufReader, Error, Result, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;

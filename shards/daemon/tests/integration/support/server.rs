@@ -235,6 +235,14 @@ impl Server {
         assert!(reached.is_some(), "{name} is {last:?} and not {value}");
     }
 
+    /// Waits until everything that was accepted is settled, whoever is still connected.
+    #[track_caller]
+    pub(crate) fn wait_until_delivered(&self) {
+        for name in ["ringpost_messages_in_flight", "ringpost_queue_messages", "ringpost_spool_backlog_bytes"] {
+            self.wait_for_metric(name, 0);
+        }
+    }
+
     /// Waits until nothing is under way: no session, no message, nothing held in memory or in the spool.
     #[track_caller]
     pub(crate) fn wait_for_rest(&self) {

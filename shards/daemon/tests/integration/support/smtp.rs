@@ -120,6 +120,12 @@ impl<S: Read + Write> Client<S> {
         reply
     }
 
+    /// Sends a command line; gives the reply, whatever it is.
+    pub(crate) fn ask(&mut self, line: &str) -> Reply {
+        self.send(format!("{line}\r\n").as_bytes());
+        self.reply()
+    }
+
     /// Sends a command line; its reply must have this code.
     #[track_caller]
     pub(crate) fn say(&mut self, line: &str, code: u16) -> Reply {
