@@ -1,4 +1,4 @@
-//! The developer's commands, as `cargo xtask NAME`: test, fuzz, sim, tidy, deny, docs, demo and bench.
+//! The developer's commands, as `cargo xtask NAME`: test, fuzz, sim, tidy, deny, docs, demo, kills and bench.
 //!
 //! Nothing of the server is linked in here, so that xtask builds in seconds and checks the house from outside it.
 //! What needs the server runs its binaries, as a user would.
@@ -10,6 +10,7 @@ mod deny;
 mod docs;
 mod fuzz;
 mod http;
+mod kills;
 mod load;
 mod machine;
 mod proc;
@@ -56,6 +57,8 @@ enum Command {
     Docs,
     /// A minute of 1000 messages a minute and then flat out, against a throw-away server
     Demo(demo::Options),
+    /// Kill the server under load a thousand times, and count what is lost, altered or duplicated
+    Kills(kills::Options),
     /// Measure CPU, syncs, memory and latency, alone or beside a Postfix on the same machine
     Bench(bench::Options),
 }
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Command::Deny => deny::run(&workspace),
         Command::Docs => docs::write(&workspace),
         Command::Demo(options) => demo::run(&workspace, &options),
+        Command::Kills(options) => kills::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
     };
     match outcome {

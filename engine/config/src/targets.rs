@@ -76,7 +76,9 @@ pub struct HopOptions {
     pub idle_timeout: Span,
     /// How long a connection, and its TLS, may take to come about.
     pub connect_timeout: Span,
-    /// How long a reply to a command is waited for (RFC 5321 section 4.5.3.2).
+    /// How long is waited for a greeting (RFC 5321 section 4.5.3.2.1), for a reply to a command (RFC 5321 section 4.5.3.2.2,
+    /// RFC 5321 section 4.5.3.2.3, RFC 5321 section 4.5.3.2.4), and for a piece of a message to be taken (RFC 5321
+    /// section 4.5.3.2.5).
     pub command_timeout: Span,
     /// How long the reply to the end of a message is waited for (RFC 5321 section 4.5.3.2.6).
     pub data_timeout: Span,

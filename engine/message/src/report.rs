@@ -31,11 +31,11 @@ pub const REPORT_RETURN_MAX: usize = 64 << 10;
 /// What a report tells of its recipients; all of one report have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ReportKind {
-    /// The message was given up.
+    /// The message was given up (RFC 3461 section 5.2.6).
     Failure,
     /// The message waits, and is tried again.
     Delay,
-    /// The message was delivered.
+    /// The message was delivered (RFC 3461 section 5.2.3).
     Success,
     /// The message was passed on to a server that does not report deliveries (RFC 3461 section 5.2.2).
     Relayed,

@@ -134,9 +134,11 @@ impl Spool {
                 Vec::new()
             }
             (Some(InFlight::Header { slot, .. }), Err(failure)) => {
-                // Should it have reached the disk all the same, it is the header of an empty segment.
+                // Should it have reached the disk all the same, it is the header of an empty segment. If it has not, that
+                // of the former segment stands, which may still be read; and a removal that a power loss undoes must
+                // not bring back a sequence that was given anew. So the file stays until the head is past both.
                 self.index.segments.cancel(slot);
-                self.suspects.push_back(Spare { slot, sequence: 0 });
+                self.suspects.push_back(Spare { slot, sequence: self.next_sequence - 1 });
                 self.fail_staged(failure)
             }
             (Some(InFlight::Batch { batch, slot, offset }), Ok(())) => self.committed(batch, slot, offset),

@@ -60,7 +60,11 @@ impl GreylistFile {
         };
         let placed = written.and_then(|written| fs::rename(&beside, &path).map(|()| written));
         // On a full disk there is no room to write it anew, and nobody would be served for want of a smaller greylist.
-        let placed = placed.or_else(|error| as_it_is(&path, &error).ok_or(error));
+        let placed = placed.or_else(|error| {
+            // What was written of it, if anything was.
+            let _ = fs::remove_file(&beside);
+            as_it_is(&path, &error).ok_or(error)
+        });
         let (Compacted { new, damaged }, secret) =
             placed.with_context(|| format!("{}: the greylist can't be written", path.display()))?;
         tell_damaged(&path, damaged);

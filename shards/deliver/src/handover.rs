@@ -5,11 +5,11 @@ use crate::parcel::{Done, Parcel};
 use crate::runner::{Runner, ours};
 use ringpost_message::Envelope;
 use ringpost_metrics::Timing;
-use ringpost_queue::{HandedOver, Lease, LeaseReport, NotHandedOver, Outcome, Reason};
+use ringpost_queue::{HandedOver, How, Lease, LeaseReport, NotHandedOver, Outcome, Reason};
 use ringpost_runtime::local::{Promise, promise};
 use ringpost_runtime::{contain, sleep, spawn, tick};
 use ringpost_store::LoadedContent;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -71,7 +71,13 @@ impl Runner {
         }
         self.count(&outcomes);
         let recipients: Vec<u32> = (0..envelope.recipients.len() as u32).collect();
-        HandedOver::proof(envelope.id, &outcomes, &recipients).map_err(|not| {
+        let proof = HandedOver::proof(envelope.id, &outcomes, &recipients);
+        let delivered = match &proof {
+            Ok(_) => delivered_of(&outcomes),
+            Err(not) => not.delivered.clone(),
+        };
+        self.report_handed_over(&envelope, &content, delivered).await;
+        proof.map_err(|not| {
             let reason = outcomes.into_iter().find_map(|(_, outcome)| match outcome {
                 Outcome::Deferred(reason) | Outcome::Failed(reason) => Some(reason),
                 Outcome::Delivered(_) | Outcome::Moved { .. } => None,
@@ -182,4 +188,15 @@ impl Runner {
         slot.report.hop_failures = u32::from(done.hop_failed);
         done
     }
+}
+
+/// How each recipient was delivered, by its number: of one with several targets, to the last of them.
+fn delivered_of(outcomes: &[(u32, Outcome)]) -> Vec<(u32, How)> {
+    let mut delivered = BTreeMap::new();
+    for (number, outcome) in outcomes {
+        if let Outcome::Delivered(how) = outcome {
+            delivered.insert(*number, *how);
+        }
+    }
+    delivered.into_iter().collect()
 }

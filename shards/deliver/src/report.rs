@@ -69,10 +69,6 @@ impl Runner {
             // Not even who sent it can be read.
             return self.bury(id, &verdict.failed);
         };
-        let success = |wanted: How| {
-            let of = verdict.delivered.iter().filter(move |(_, how)| *how == wanted);
-            of.map(|(number, _)| Told { number: *number, status: Status(2, 0, 0), reason: None }).collect::<Vec<_>>()
-        };
         let told = |all: &[(u32, Reason)]| {
             let one = |(number, reason): &(u32, Reason)| Told {
                 number: *number,
@@ -81,14 +77,9 @@ impl Runner {
             };
             all.iter().map(one).collect::<Vec<_>>()
         };
-        for (kind, told) in [
-            (ReportKind::Success, success(How::Final)),
-            (ReportKind::Relayed, success(How::Relayed)),
-            (ReportKind::Delay, told(&verdict.delayed)),
-        ] {
-            // Without a way back they are lost, which is what their sender would find without this server, too.
-            let _ = self.send(kind, &envelope, &content, told).await;
-        }
+        self.tell_success(&envelope, &content, &verdict.delivered).await;
+        // Without a way back it is lost, too.
+        let _ = self.send(ReportKind::Delay, &envelope, &content, told(&verdict.delayed)).await;
         if verdict.failed.is_empty() {
             if verdict.settled {
                 self.settle(id, Some(&envelope));
@@ -138,23 +129,44 @@ impl Runner {
                     Some(envelope) => envelope,
                     None => Rc::new(Envelope::decode(&loaded.envelope).ok()?),
                 };
-                let (whole, size) = match &loaded.content {
-                    LoadedContent::Memory(bytes) => (bytes.len() <= RETURNED_MAX, bytes.len() as u64),
-                    LoadedContent::File(_, file) => (false, file.len),
-                };
-                let max = if whole { RETURNED_MAX } else { HEADERS_MAX };
-                match start_of(&loaded.content, max).await {
-                    Ok(bytes) => Some((envelope, Content { whole: whole && bytes.len() as u64 == size, bytes })),
-                    Err(error) => {
-                        tracing::error!(%error, id = %id, "message can't be read for a report about it");
-                        Some((envelope, Content { whole: false, bytes: Vec::new() }))
-                    }
-                }
+                Some((envelope, Content::of(id, &loaded.content).await))
             }
             Err(error) => {
                 tracing::error!(%error, id = %id, "message can't be read for a report about it");
-                known.map(|envelope| (envelope, Content { whole: false, bytes: Vec::new() }))
+                known.map(|envelope| (envelope, Content::default()))
             }
+        }
+    }
+
+    /// Has the sender of a message that its next hop took at once told what it asked to be told. The message need not be
+    /// there any longer when this has returned.
+    pub(crate) async fn report_handed_over(
+        self: &Rc<Self>,
+        envelope: &Rc<Envelope>,
+        content: &LoadedContent,
+        mut delivered: Vec<(u32, How)>,
+    ) {
+        delivered.retain(|(number, how)| {
+            let recipient = envelope.recipients.get(*number as usize);
+            *how != How::Passed && recipient.is_some_and(|recipient| recipient.notify.success())
+        });
+        if delivered.is_empty() {
+            return;
+        }
+        let (runner, envelope) = (self.clone(), envelope.clone());
+        let content = Content::of(envelope.id, content).await;
+        spawn("report to a sender", async move {
+            let _making = Making::new(&runner.reporting);
+            runner.tell_success(&envelope, &content, &delivered).await;
+        });
+    }
+
+    async fn tell_success(&self, envelope: &Rc<Envelope>, content: &Content, delivered: &[(u32, How)]) {
+        for (kind, wanted) in [(ReportKind::Success, How::Final), (ReportKind::Relayed, How::Relayed)] {
+            let of = delivered.iter().filter(|(_, how)| *how == wanted);
+            let told = of.map(|(number, _)| Told { number: *number, status: Status(2, 0, 0), reason: None }).collect();
+            // Without a way back it is lost, which is what its sender would find without this server, too.
+            let _ = self.send(kind, envelope, content, told).await;
         }
     }
 
@@ -235,12 +247,29 @@ impl Runner {
 }
 
 /// The start of a message, or all of it.
+#[derive(Default)]
 struct Content {
     whole: bool,
     bytes: Vec<u8>,
 }
 
 impl Content {
+    /// As much as a report may bring back; nothing of what can't be read.
+    async fn of(id: SpoolId, content: &LoadedContent) -> Self {
+        let (whole, size) = match content {
+            LoadedContent::Memory(bytes) => (bytes.len() <= RETURNED_MAX, bytes.len() as u64),
+            LoadedContent::File(_, file) => (false, file.len),
+        };
+        let max = if whole { RETURNED_MAX } else { HEADERS_MAX };
+        match start_of(content, max).await {
+            Ok(bytes) => Self { whole: whole && bytes.len() as u64 == size, bytes },
+            Err(error) => {
+                tracing::error!(%error, id = %id, "message can't be read for a report about it");
+                Self::default()
+            }
+        }
+    }
+
     /// The header section, and what comes back of the rest (RFC 3461 section 4.3).
     fn parts(&self, ret: Option<Ret>) -> (&[u8], ReportBody<'_>) {
         let end = memchr::memmem::find(&self.bytes, b"\r\n\r\n").map_or(self.bytes.len(), |at| at + 2);

@@ -375,12 +375,13 @@ impl Runner {
             self.store.note(id, &self.queue.borrow().state(id));
         }
         self.tell_log(id, envelope, &done.outcomes, &verdict);
+        if verdict.wait.is_some() {
+            self.persist(id);
+        }
         if reports {
             self.report(id, envelope.cloned(), verdict);
         } else if verdict.settled {
             self.settle(id, envelope);
-        } else if verdict.wait.is_some() && self.store.is_kept(id) {
-            self.persist(id);
         }
         self.ring();
     }

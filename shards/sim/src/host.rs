@@ -162,7 +162,7 @@ impl World {
         }
     }
 
-    /// Reads one log as the store does: files cut short go, the newest segment is synced, then the unused ones go.
+    /// Reads one log as the store does: files cut short go, what is read is synced, then the unused ones go.
     fn read_back(&mut self, shard: usize) -> Option<(Spool, Vec<Recovered<Digest>>)> {
         let entropy = Entropy(self.dice.entropy());
         let options = self.plan.spool;
@@ -180,10 +180,10 @@ impl World {
                 return None;
             }
         }
+        // What is found must be on the disk before anything follows from it: a batch whose sync failed may still be
+        // seen, and be gone after the next power failure.
         let order = recovery.order();
-        if let Some((newest, _)) = order.last() {
-            disk.sync(Name::Segment(newest.0));
-        }
+        order.iter().for_each(|(slot, _)| disk.sync(Name::Segment(slot.0)));
         for slot in recovery.take_unused() {
             disk.remove(Name::Segment(slot.0));
         }
@@ -194,7 +194,7 @@ impl World {
             recovery.segment(*slot, header, bytes, &mut digest);
         }
         let (damage, missing) = (recovery.damage().to_vec(), recovery.missing());
-        if !damage.is_empty() && !missing.is_empty() {
+        if !damage.is_empty() || !missing.is_empty() {
             self.book.violate(format!("nothing has damaged the log, and it is: {damage:?}, missing {missing:?}"));
         }
         Some(recovery.finish(options, entropy))

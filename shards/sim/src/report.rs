@@ -145,7 +145,13 @@ impl World {
 
     /// Has the next report made durable, or, if none is left, does what was waiting for them.
     pub(crate) fn go_on_reporting(&mut self, shard: usize, number: u32) {
-        let Some(reporting) = self.shard(shard).and_then(|own| own.reports.get(&number)) else { return };
+        let Some(own) = self.shard(shard) else { return };
+        let Some(reporting) = own.reports.get(&number) else { return };
+        // One after the other: the queue tells the failures of a recipient at two destinations apart by their order.
+        let about = reporting.about;
+        if own.reports.iter().any(|(other, before)| *other < number && before.about == about) {
+            return self.task(SECOND / 100, shard, Task::Report(number));
+        }
         let Some((envelope, text)) = reporting.left.front().cloned() else { return self.all_reported(shard, number) };
         let mut stored = Vec::new();
         envelope.encode(&mut stored);

@@ -108,6 +108,8 @@ impl World {
 
     fn release_all(&mut self) {
         let now = self.clocks();
+        // Nor behind a log that could not be written when it was to take them.
+        (0..self.plan.shards).for_each(|shard| self.persist_all(shard));
         let filter = Filter { states: vec![State::Held], ..Filter::default() };
         for shard in 0..self.plan.shards {
             let Some(own) = self.shard(shard).filter(|own| own.queue.held() > 0) else { continue };

@@ -186,6 +186,33 @@ fn a_file_that_cannot_be_compacted_stays_bounded() {
     assert!(stored.contains(&known("a")) && stored.contains(&known("b")) && stored.len() == 202);
 }
 
+/// As on a full disk, where the new file finds no room.
+#[test]
+fn a_file_that_cannot_be_compacted_at_the_start_is_used_as_it_is() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("greylist");
+    let in_the_way = directory.path().join("greylist.new");
+    fs::create_dir(&in_the_way).expect("a directory");
+    let none = GreylistFile::open(path.clone(), SECRET, sieve(100), at(NOW));
+    assert!(none.is_err(), "there is nothing to go on with");
+    fs::remove_dir(&in_the_way).expect("removed");
+    let (mut file, _) = open(&path, 100);
+    file.append(&[waiting("a", NOW - 9), known("b"), waiting("a", NOW - 7)], sieve(100));
+    fs::create_dir(&in_the_way).expect("a directory");
+    let (mut file, stored) = open(&path, 100);
+    assert_eq!(stored.records, [waiting("a", NOW - 9), known("b"), waiting("a", NOW - 7)]);
+    file.append(&[known("c")], sieve(100));
+    let (mut file, stored) = open(&path, 100);
+    assert_eq!(stored.records.len(), 4);
+    // Of one that has come to have more than it may, the end is read: here, of nothing but damage.
+    let most = 2 * (sieve(100).records_max() as u64 + GROWTH_MIN);
+    file.records.append(&vec![0; most as usize * GreyRecord::LEN]).expect("appended");
+    assert!(open(&path, 100).1.records.is_empty());
+    fs::remove_dir(&in_the_way).expect("removed");
+    file.records.file.set_len(bytes_of(4)).expect("cut");
+    assert_eq!(open(&path, 100).1.records, [known("b"), waiting("a", NOW - 7), known("c")]);
+}
+
 /// A disk that is full in the middle of a record: of a file in memory that can't grow, the pages that are there are written.
 #[test]
 fn a_torn_write_put_the_rest_out_of_step() {

@@ -91,6 +91,7 @@ fn a_disk_filled_under_load_gives_452_and_is_ready_again_by_itself() {
     Client::hello(server.smtp()).refused("MAIL FROM:<a@example.org>", 452, "4.3.1");
     // What had begun still finds room.
     assert_eq!(begun.content(&message("begun", &lines(1, LARGE))).code, 250);
+    begun.quit();
     let metrics = server.metrics();
     assert!(metrics.sum("ringpost_limits_hit_total", "limit=\"spool.space_hard\"") > 0);
     assert!(metrics.by_shard("ringpost_spool_space_state").contains(&2));
@@ -103,8 +104,8 @@ fn a_disk_filled_under_load_gives_452_and_is_ready_again_by_itself() {
     let verified = check_load(&mut server, load, &mail);
     eprintln!("{} acknowledged", verified.acknowledged);
     assert_eq!(Maildir(mail.join("example.com/begun")).count(), 1);
-    server.wait_for_line("the spool's disk is full: mail is refused with 452", |line| line["level"] == "ERROR");
-    server.wait_for_line("the spool's disk has room again", |line| line["level"] == "INFO");
+    server.wait_for_line("the spool's disk is full: mail is refused with 452", |line| line["level"] == "error");
+    server.wait_for_line("the spool's disk has room again", |line| line["level"] == "info");
 }
 
 /// The log, the body files, what is delivered and what a server writes otherwise: all of it fails.

@@ -1,9 +1,9 @@
 //! What has become of a message when it is answered 250: the classes memory, next-hop and fsync.
 
 use crate::support::hop::{Answer, Hop, Manner, Moment};
-use crate::support::net::{free_port, own_address};
+use crate::support::net::{client_address, free_port, own_address};
 use crate::support::presented::{Story, inputs};
-use crate::support::queue::{SENDERS, hasty, in_state, queue, report};
+use crate::support::queue::{SENDERS, hasty, in_state, queue, report, reports};
 use crate::support::server::Server;
 use crate::support::settings::Settings;
 use crate::support::smtp::{Client, queued_id, session_id, stuffed};
@@ -17,13 +17,13 @@ const ALICE: &str = "alice@example.com";
 
 /// Mail for example.com is of the class memory and goes to this address.
 fn memory(hop: SocketAddr) -> Settings {
-    of_class("memory", hop, &[])
+    of_class("memory", hop, &["breaker_failures = 0"])
 }
 
 fn of_class(class: &str, hop: SocketAddr, lines: &[&str]) -> Settings {
     let (hosts, class) = (format!("hosts = [\"{hop}\"]"), format!("durability = \"{class}\""));
     hasty()
-        .target("hop", "smtp", &[&[hosts.as_str(), "breaker_failures = 0"], lines].concat())
+        .target("hop", "smtp", &[&[hosts.as_str()], lines].concat())
         .domain_to("example.com", "\"hop\"", &[&class])
 }
 
@@ -86,10 +86,11 @@ fn what_is_kept_in_memory_is_written_down_when_its_first_attempt_fails() {
     let sent = message("kept", "x\r\n");
     let mut client = Client::hello(server.smtp());
     let ids: Vec<String> = (0..5).map(|_| client.deliver("a@sender.example", &[ALICE], &sent)).collect();
-    // One that is too large for the log, too.
+    // One that is too large to be kept so is on the disk at once.
     let large = message("large", &lines(1, 600_000));
-    client.deliver("a@sender.example", &[ALICE], &large);
-    server.wait_for_metric("ringpost_kept_messages_persisted_total", 6);
+    let id = client.deliver("a@sender.example", &[ALICE], &large);
+    assert_eq!(server.wait_for_line("accepted", |line| line["id"] == id.as_str())["durability"], "fsync");
+    server.wait_for_metric("ringpost_kept_messages_persisted_total", 5);
     server.wait_for_metric("ringpost_kept_messages", 0);
     assert_eq!(queue(&server, &["show", &ids[0]])["kept"], "log");
     server.kill();
@@ -127,6 +128,37 @@ fn what_is_kept_in_memory_outlives_an_orderly_stop() {
         assert!(all.iter().any(|taken| taken.body.ends_with(sent)), "a message is lost");
     }
     server.wait_until_delivered();
+}
+
+/// Some of its recipients are told of at once, and others have to wait: it is their first attempt all the same. And what
+/// becomes a dead letter waits for an operator.
+#[test]
+fn what_is_kept_in_memory_is_written_down_whatever_becomes_of_others() {
+    let hop = Manner::default().start(|moment| match moment {
+        Moment::Rcpt(line) if line.contains("nobody") => Answer::Say("550 5.1.1 who?"),
+        Moment::Rcpt(line) if line.contains("later") => Answer::Say("450 4.2.1 later"),
+        _ => Answer::Usual,
+    });
+    let slow = |settings: Settings| settings.set("queue", "retry_first = \"1h\"").set("queue", "retry_max = \"1h\"");
+    let mut server = Server::start(slow(memory(hop.address)));
+    let mut client = Client::hello(server.smtp());
+    let to = [ALICE, "nobody@example.com", "later@example.com"];
+    let id = client.deliver("a@sender.example", &to, &message("some", "x\r\n"));
+    report(&server, "a").says("nobody@example.com", "failed", "5.1.1", "smtp; 550 who?");
+    let dead = client.deliver("", &["nobody@example.com"], &message("dead", "x\r\n"));
+    wait_until("it is a dead letter", || in_state(&server, "dead") == 1);
+    server.wait_for_metric("ringpost_kept_messages", 0);
+    assert_eq!(queue(&server, &["show", &dead])["kept"], "log");
+    server.kill();
+    server.start_again();
+    assert_eq!((in_state(&server, "dead"), in_state(&server, "deferred") + in_state(&server, "ready")), (1, 1));
+    hop.change(|_| Answer::Usual);
+    server.tell(&["queue", "retry", &id, &dead]).ok();
+    let taken = hop.wait_for(3);
+    let rcpt: Vec<&str> = taken.iter().flat_map(|taken| &taken.rcpt).map(String::as_str).collect();
+    assert_eq!(rcpt.iter().filter(|line| line.contains(ALICE)).count(), 1, "{rcpt:?}");
+    server.wait_until_delivered();
+    assert_eq!(server.maildir(&format!("{SENDERS}/a")).count(), 1);
 }
 
 /// An operator may look at it and hold it before it is anywhere else.
@@ -214,10 +246,96 @@ fn a_client_waits_as_long_as_the_next_hop_takes() {
     server.wait_until_delivered();
 }
 
+/// A client that waits counts like any delivery.
+#[test]
+fn clients_that_wait_keep_to_the_concurrency_of_the_target() {
+    let hop = held();
+    let server = Server::start(of_class("next-hop", hop.address, &["concurrency = 2"]).cores(2));
+    let mut clients: Vec<Client> = (0..8)
+        .map(|number| {
+            let mut client = Client::hello_from(client_address(number, 1), server.smtp());
+            client.begin("a@sender.example", &[ALICE]);
+            client.send(&stuffed(&message(&format!("m{number}"), "x\r\n")));
+            client
+        })
+        .collect();
+    for _ in 0..6 {
+        wait_until("as many are under way as may be", || hop.held() == 2);
+        hop.release(1);
+    }
+    hop.release(2);
+    clients.iter_mut().for_each(|client| drop(queued_id(&client.expect(250))));
+    assert_eq!((hop.count(), hop.peak()), (8, 2));
+    server.wait_until_delivered();
+}
+
+/// Nobody waits for a target that is left alone.
+#[test]
+fn a_client_hears_at_once_that_the_target_is_left_alone() {
+    let address = free_port(own_address());
+    let lines = ["breaker_failures = 2", "breaker_pause = \"1h\"", "breaker_pause_max = \"1h\""];
+    let server = Server::start(of_class("next-hop", address, &lines));
+    let mut client = Client::hello(server.smtp());
+    let mut put_off = || {
+        client.begin("a@sender.example", &[ALICE]);
+        let reply = client.content(&message("away", "x\r\n"));
+        assert!(reply.code == 451 && reply.lines[0].starts_with("451 4.4.1 "), "{}", reply.text());
+    };
+    (0..2).for_each(|_| put_off());
+    server.wait_for_metric("ringpost_breakers_open", 1);
+    let hop = Manner::default().at(address).start(|_| Answer::Usual);
+    put_off();
+    assert_eq!(hop.connections(), 0);
+}
+
+/// RFC 3461 section 5.2: what the sender asked to be told is told in this class, too.
+#[test]
+fn a_success_is_told_where_the_next_hop_does_not() {
+    let (plain, reporting) = (Hop::obliging(), Manner::default().offers(&["DSN"]).start(|_| Answer::Usual));
+    let hosts = format!("hosts = [\"{}\"]", reporting.address);
+    let settings = of_class("next-hop", plain.address, &[])
+        .target("reporting", "smtp", &[&hosts])
+        .domain_to("reporting.example", "\"reporting\"", &["durability = \"next-hop\""]);
+    let server = Server::start(settings);
+    let mut client = Client::hello(server.smtp());
+    for (sender, to) in [("a", ALICE), ("b", "x@reporting.example")] {
+        for content in [message("told", "x\r\n"), message("told", &lines(1, 600_000))] {
+            client.say(&format!("MAIL FROM:<{sender}@sender.example>"), 250);
+            client.say(&format!("RCPT TO:<{to}> NOTIFY=SUCCESS"), 250);
+            client.say("DATA", 354);
+            assert_eq!(client.content(&content).code, 250);
+        }
+    }
+    for told in reports(&server, "a", 2) {
+        told.says(ALICE, "relayed", "2.0.0", "");
+        assert!(told.contains(b"\r\nSubject: told\r\n"));
+    }
+    assert_eq!(reporting.wait_for(2)[0].rcpt, ["RCPT TO:<x@reporting.example> NOTIFY=SUCCESS"]);
+    // Of a message that is taken in part, too.
+    plain.change(|moment| match moment {
+        Moment::Rcpt(line) if line.contains("nobody") => Answer::Say("550 5.1.1 who?"),
+        _ => Answer::Usual,
+    });
+    client.say("MAIL FROM:<c@sender.example>", 250);
+    client.say(&format!("RCPT TO:<{ALICE}> NOTIFY=SUCCESS,FAILURE"), 250);
+    client.say("RCPT TO:<nobody@example.com> NOTIFY=SUCCESS,FAILURE", 250);
+    client.say("DATA", 354);
+    assert_eq!(client.content(&message("part", "x\r\n")).code, 250);
+    let told = reports(&server, "c", 2);
+    let about = |address: &str| {
+        let wanted = format!("rfc822; {address}");
+        told.iter().find(|told| told.recipients[0]["final-recipient"] == wanted).expect("a report")
+    };
+    about(ALICE).says(ALICE, "relayed", "2.0.0", "");
+    about("nobody@example.com").says("nobody@example.com", "failed", "5.1.1", "who?");
+    server.wait_until_delivered();
+    assert_eq!(server.maildir(&format!("{SENDERS}/b")).count(), 0);
+}
+
 #[test]
 fn a_next_hop_that_is_away_or_silent_leaves_the_message_with_the_client() {
     let address = free_port(own_address());
-    let settings = of_class("next-hop", address, &[]).set("queue", "next_hop_timeout = \"500ms\"");
+    let settings = of_class("next-hop", address, &["breaker_failures = 0"]).set("queue", "next_hop_timeout = \"1s\"");
     let server = Server::start(settings);
     let mut client = Client::hello(server.smtp());
     let try_it = |client: &mut Client| {

@@ -6,6 +6,7 @@
 
 mod address_limits;
 mod against_scanners;
+mod backlog;
 mod backup;
 mod bans;
 mod command_line;
@@ -32,6 +33,7 @@ mod queue;
 mod real_clients;
 mod recipients;
 mod recovery;
+mod relay_crash;
 mod reload;
 mod reports;
 mod robustness;
@@ -40,6 +42,7 @@ mod screen;
 mod session_limits;
 mod smtp_target;
 mod smuggling;
+mod spool_faults;
 mod start_failures;
 mod support;
 mod tls;

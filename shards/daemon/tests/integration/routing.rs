@@ -151,19 +151,21 @@ fn what_waits_goes_where_a_reload_says() {
     let to = ["alice@example.com", "bob@example.com", "carol@example.net"];
     let id = Client::hello(server.smtp()).deliver("a@sender.example", &to, &sent);
     server.wait_for_line("delivery deferred", |line| line["id"] == id.as_str());
-    // One domain to a Maildir, one to another hop, and one of its recipients by a pattern into a file.
+    // One domain to a Maildir and into files, one to another hop, and one of its recipients by a pattern to other files.
     server.reconfigure(|settings| {
         settings
-            .domain_to("example.com", "\"mail\"", &[])
+            .domain_to("example.com", "[\"mail\", \"some\"]", &[])
             .domain_to("example.net", "\"next\"", &[])
             .target("some", "file", &["path = \"some\""])
-            .entry("route", &["recipient = \"bob@*\"", "target = \"some\""])
+            .target("other", "file", &["path = \"other\""])
+            .entry("route", &["recipient = \"bob@*\"", "target = \"other\""])
     });
     server.tell(&["reload"]).ok();
     assert_eq!(server.maildir("example.com/alice").only().sent(), sent);
     assert_eq!(next.only().rcpt, ["RCPT TO:<carol@example.net>"]);
-    wait_until("the pattern's target has it", || filed(&server, "some").contains(&id));
+    wait_until("the pattern's target has it", || filed(&server, "other").contains(&id));
     server.wait_until_delivered();
+    assert!(filed(&server, "some").contains(&id), "not all targets of the new route have it");
     assert_eq!(server.maildir("example.com/bob").count(), 0);
     assert_eq!(server.maildir(&format!("{SENDERS}/a")).count(), 0, "nobody is told");
 }

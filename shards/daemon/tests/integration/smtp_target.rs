@@ -9,6 +9,7 @@ use crate::support::server::Server;
 use crate::support::settings::Settings;
 use crate::support::smtp::Client;
 use crate::support::text::{lines, message};
+use crate::support::unbound::{Names, Unbound};
 use crate::support::{eventually, wait_until};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -336,6 +337,67 @@ fn a_hung_next_hop_delays_nobody_elses_mail() {
     wait_until("they hang again", || silent.open() == 5 && last_words.open() == 5);
     server.stop();
     assert_eq!(good.count(), 20 * 6, "what was delivered comes no second time");
+}
+
+/// RFC 5321 section 5.1: the addresses of a name are tried one after the other; and the certificate is to be for the name.
+#[test]
+fn hosts_are_found_by_the_dns() {
+    let (_folder, authority, issued) = certified();
+    let hop = Manner::default().secure(&issued).start(|_| Answer::Usual);
+    let (port, dead) = (hop.address.port(), own_address());
+    let names = Names::default()
+        .record(&format!("postfix.example.net A {dead}"))
+        .record(&format!("postfix.example.net A {}", hop.address.ip()))
+        .record(&format!("other.example.net A {}", hop.address.ip()));
+    let unbound = Unbound::start(&names);
+    let ca = format!("tls_ca = \"{}\"", authority.cert().display());
+    let lines = ["tls = \"verified\"", ca.as_str(), "idle_timeout = \"0s\"", "breaker_failures = 0"];
+    let hosts = |name: &str| vec![format!("{name}.example.net:{port}")];
+    let settings = hasty().set("dns", &unbound.servers()).set("dns", "timeout = \"10s\"");
+    let settings = with_target(settings, &hosts("postfix"), &lines).domain_to("example.com", "\"hop\"", &[]);
+    let mut server = Server::start(settings);
+    send(&server, 10);
+    assert!(hop.wait_for(10).iter().all(|taken| taken.secure));
+    server.wait_until_delivered();
+    assert_eq!(server.metrics().sum("ringpost_deliveries_total", "outcome=\"deferred\""), 0);
+    for (name, words) in [("nowhere", ["4.4.3", "nowhere.example.net"]), ("other", ["4.7.5", "other.example.net"])] {
+        server.reconfigure(|settings| with_target(settings, &hosts(name), &lines));
+        server.tell(&["reload"]).ok();
+        let id = send(&server, 1).remove(0);
+        wait_for_reason(&server, &id, &words);
+        server.tell(&["queue", "drop", &id]).ok();
+    }
+    assert_eq!(hop.count(), 10);
+}
+
+#[test]
+fn higher_priorities_have_more_turns_and_lower_ones_some() {
+    let hop = Manner::default().start(|moment| match moment {
+        Moment::End => Answer::Hold,
+        _ => Answer::Usual,
+    });
+    let mut settings = to(&[hop.address], &["concurrency = 1"]);
+    for priority in ["high", "normal", "low"] {
+        let line = format!("priority = \"{priority}\"");
+        settings = settings.domain_to(&format!("{priority}.example"), "\"hop\"", &[&line]);
+    }
+    let server = Server::start(settings);
+    let mut client = Client::hello(server.smtp());
+    client.deliver("a@sender.example", &[ALICE], &numbered(0));
+    wait_until("the first is under way", || hop.held() == 1);
+    for number in 0..10 {
+        for priority in ["low", "normal", "high"] {
+            client.deliver("a@sender.example", &[&format!("x@{priority}.example")], &numbered(number));
+        }
+    }
+    hop.release(31);
+    let order: Vec<char> = hop.wait_for(31)[1..].iter().filter_map(|taken| taken.rcpt[0].chars().nth(11)).collect();
+    let of = |first: usize, letter: char| order[..first].iter().filter(|own| **own == letter).count();
+    let last = |letter: char| order.iter().rposition(|own| *own == letter);
+    let text: String = order.iter().collect();
+    assert!(of(10, 'h') >= 5 && of(10, 'l') >= 1 && of(20, 'h') == 10, "{text}");
+    assert!(last('h') < last('n') && last('n') < last('l'), "{text}");
+    server.wait_until_delivered();
 }
 
 /// RFC 5321 section 4.5.3.2.6: a message may come twice rather than not at all.

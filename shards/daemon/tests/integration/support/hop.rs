@@ -1,7 +1,7 @@
 //! A next hop that does what a test wants it to do: SMTP in threads, in the clear or with STARTTLS.
 
 use super::authority::Issued;
-use super::net::{free_port, own_address};
+use super::net::own_address;
 use super::{PATIENCE, wait_until};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
@@ -102,7 +102,8 @@ impl Manner {
 
     /// Starts it. `decide` is asked at every moment.
     pub(crate) fn start(self, decide: impl Fn(Moment<'_>) -> Answer + Send + Sync + 'static) -> Hop {
-        let listener = TcpListener::bind(self.address.unwrap_or_else(|| free_port(own_address()))).expect("an address");
+        let wanted = self.address.unwrap_or_else(|| (own_address(), 0).into());
+        let listener = TcpListener::bind(wanted).unwrap_or_else(|error| panic!("{wanted}: {error}"));
         let address = listener.local_addr().expect("bound");
         let shared = Arc::new(Shared {
             manner: self,

@@ -1,6 +1,6 @@
 //! A small HTTP server that keeps what is posted to it and answers as a test says.
 
-use super::net::{free_port, own_address};
+use super::net::own_address;
 use super::programs::{program, run};
 use super::{PATIENCE, wait_until};
 use std::fs;
@@ -141,15 +141,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Http {
     /// Starts one. `decide` gives the status and the body of the answer to each request, whose number, from 1, it is told.
     pub(crate) fn start(decide: impl Fn(usize, &Request) -> (u16, String) + Send + Sync + 'static) -> Self {
-        Self::start_at(free_port(own_address()), decide)
+        Self::start_at((own_address(), 0).into(), decide)
     }
 
-    /// The same at an address that is free.
+    /// The same at an address; with the port 0 it is any that is free.
     pub(crate) fn start_at(
         address: SocketAddr,
         decide: impl Fn(usize, &Request) -> (u16, String) + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(address).expect("a free address");
+        let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
         let address = listener.local_addr().expect("bound");
         let (requests, streams, ended) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
         let shared = Arc::new(Shared { requests, streams, decide: Box::new(decide), ended });
