@@ -166,7 +166,7 @@ pub enum Outcome {
     Deferred(Reason),
     /// Never.
     Failed(Reason),
-    /// Its route leads elsewhere now.
+    /// Its route leads elsewhere now. A recipient may have several of these, one for each destination.
     Moved {
         /// Where to.
         destination: Rc<str>,

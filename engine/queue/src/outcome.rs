@@ -94,14 +94,26 @@ impl Queue {
                 Some(Outcome::Delivered(how)) => verdict.delivered.push((recipient, *how)),
                 Some(Outcome::Failed(reason)) => verdict.failed.push((recipient, reason.clone())),
                 Some(Outcome::Deferred(reason)) => left.deferred.push((recipient, Some(reason.clone()))),
-                Some(Outcome::Moved { destination, local }) if destination != self.destination(leg) => {
-                    left.moved.entry(destination.clone()).or_insert((*local, Vec::new())).1.push(recipient);
-                }
+                Some(Outcome::Moved { .. }) if self.moves(leg, recipient, outcomes, &mut left) => {}
                 Some(Outcome::Moved { .. }) | None => left.deferred.push((recipient, None)),
             }
         }
         left.done = !verdict.delivered.is_empty();
         left
+    }
+
+    /// Has a recipient go wherever its outcomes say; false if that is nowhere else.
+    fn moves(&self, leg: u32, recipient: u32, outcomes: &[(u32, Outcome)], left: &mut Left) -> bool {
+        let mut moves = false;
+        for (_, outcome) in outcomes.iter().filter(|(number, _)| *number == recipient) {
+            if let Outcome::Moved { destination, local } = outcome
+                && destination != self.destination(leg)
+            {
+                left.moved.entry(destination.clone()).or_insert((*local, Vec::new())).1.push(recipient);
+                moves = true;
+            }
+        }
+        moves
     }
 
     /// Those that are put off and whose message is too old are given up.

@@ -6,7 +6,7 @@ use crate::orders::{self, Order};
 use crate::plan::{Core, hot_share};
 use crate::recovered::{digest, requeued};
 use crossbeam::channel::Sender;
-use ringpost_base::{Durability, MessageIds, Priority, ShardId};
+use ringpost_base::{Deadline, Durability, MessageIds, Priority, ShardId};
 use ringpost_config::{Config, Listener, ListenerKind};
 use ringpost_control::{Phase, Seat, State};
 use ringpost_deliver::{
@@ -35,8 +35,11 @@ use tokio::runtime::Handle;
 /// How often what has changed in the greylist is handed over to be written.
 const GREYLIST_WRITE: Duration = Duration::from_secs(5);
 
-/// How long attempts under way may take to end once the sessions have.
+/// How long attempts under way may take to end once the sessions have, at least.
 const ATTEMPTS_END: Duration = Duration::from_secs(5);
+
+/// How long sessions that are cut off may take to end.
+const CUT_OFF: Duration = Duration::from_secs(2);
 
 /// How often the stop looks whether something has ended.
 const LOOK: Duration = Duration::from_millis(5);
@@ -102,12 +105,12 @@ pub(crate) async fn run(shard: Shard, equipment: Equipment) {
     taking.rudders.clear();
     stops.iter().for_each(|stop| stop.ring());
     let drain_timeout = taking.in_force.source.config.server.drain_timeout.0;
-    drain(&taking.table, &listening, drain_timeout).await;
-    end_attempts(&taking.runner).await;
-    // What is in memory only would be lost with the process.
-    if let Err(failure) = taking.store.persist_all().await {
-        tracing::error!(%failure, "messages of the class memory could not be written down, and are lost");
-    }
+    let deadline = tick().deadline(drain_timeout);
+    // What is in memory only would be lost with the process: first of all, since nobody knows how long it has.
+    persist_all(&taking.store).await;
+    drain(&taking.table, &listening, deadline).await;
+    end_attempts(&taking.runner, deadline).await;
+    persist_all(&taking.store).await;
     send_greylist(&taking.owners, &keeper);
     close(&taking.store, &seat).await;
 }
@@ -329,12 +332,10 @@ impl Taking {
     fn take_up(&mut self) {
         let next = self.publisher.current();
         if !Arc::ptr_eq(&next.source, &self.in_force.source) {
-            let source = &next.source;
-            let routes = Rc::new(routes(&source.config));
-            match rules(source, self.id, routes.clone()) {
-                Ok(rules) => self.serve_by(source, rules, routes),
-                // The keeper has made the same rules from the same config, so this is a fault of ours.
-                Err(error) => tracing::error!(error = format!("{error:#}"), "a config can't be taken up"),
+            // The keeper has made the same from the same config, so what fails here is a fault of ours, or of a file that
+            // has changed in this moment. Nothing of such a config is taken up.
+            if let Err(error) = self.make_next(&next.source).map(|made| self.serve_by(&next.source, made)) {
+                tracing::error!(error = format!("{error:#}"), "a config can't be taken up");
             }
         }
         if !Arc::ptr_eq(&next.bans, &self.in_force.bans) {
@@ -343,7 +344,17 @@ impl Taking {
         self.in_force = next;
     }
 
-    fn serve_by(&self, source: &Source, rules: Rules, routes: Rc<Routes>) {
+    /// Makes all of a config that can fail.
+    fn make_next(&self, source: &Source) -> anyhow::Result<(Rules, Directions)> {
+        let config = &source.config;
+        let routes = Rc::new(routes(config));
+        let targets = Targets::new(config, &self.target_parts, &self.runner.targets());
+        let targets = targets.map_err(|error| anyhow::anyhow!(error))?;
+        let rules = rules(source, self.id, routes.clone())?;
+        Ok((rules, Directions { routes, targets, reach: reach(source) }))
+    }
+
+    fn serve_by(&self, source: &Source, (rules, directions): (Rules, Directions)) {
         let config = &source.config;
         let policy = &config.policy;
         self.mx.replace_rules(rules, config.explain.memory.0 as usize);
@@ -353,7 +364,8 @@ impl Taking {
         });
         self.mx.replace_dns(&source.dns);
         self.steer(config);
-        self.direct(source, routes);
+        self.runner.leases().configure(destinations(config));
+        self.runner.redirect(config.queue.clone(), directions);
         self.store.set_space_limits(space(config));
         if let Some(core) = source.cores.get(self.id.index()) {
             self.store.set_budget(budget(core));
@@ -362,20 +374,6 @@ impl Taking {
 }
 
 impl Taking {
-    /// Mail goes where this config has it go, from its next attempt on.
-    fn direct(&self, source: &Source, routes: Rc<Routes>) {
-        let config = &source.config;
-        self.runner.leases().configure(destinations(config));
-        match Targets::new(config, &self.target_parts, &self.runner.targets()) {
-            Ok(targets) => {
-                let directions = Directions { routes, targets, reach: reach(source) };
-                self.runner.redirect(config.queue.clone(), directions);
-            }
-            // The keeper has read the same files a moment ago.
-            Err(error) => tracing::error!(error, "the targets of a config can't be made; mail goes to the former ones"),
-        }
-    }
-
     /// Where a listener has come to stand behind proxies, or no longer does, the kernel steers otherwise.
     fn steer(&self, config: &Config) {
         let former = &self.in_force.source.config;
@@ -477,10 +475,11 @@ fn listen(
     stops
 }
 
-/// Lets the listeners finish their last call and the sessions their messages; cuts off what is left at the deadline.
-async fn drain(table: &Rc<Table>, listening: &Cell<usize>, within: Duration) {
+/// Lets the listeners finish their last call and the sessions their messages; cuts off what is left at the deadline. A session
+/// that waits for a next hop then is left behind: its client was promised nothing.
+async fn drain(table: &Rc<Table>, listening: &Cell<usize>, deadline: Deadline) {
     table.stop();
-    let deadline = tick().deadline(within);
+    let end = deadline.0.deadline(CUT_OFF);
     let mut told = false;
     while listening.get() > 0 || !table.is_empty() {
         sleep(LOOK).await;
@@ -491,14 +490,26 @@ async fn drain(table: &Rc<Table>, listening: &Cell<usize>, within: Duration) {
             // Again and again: a session that was busy just now begins a new wait.
             table.cut_off();
         }
+        if end.passed(tick()) {
+            tracing::warn!(sessions = table.len() as u64, "sessions that wait for something else than their client are left");
+            return;
+        }
     }
 }
 
-async fn end_attempts(runner: &Runner) {
-    let deadline = tick().deadline(ATTEMPTS_END);
+/// Waits for attempts under way, as long as the drain may take: what a next hop has taken and not yet answered for is
+/// otherwise delivered again.
+async fn end_attempts(runner: &Runner, deadline: Deadline) {
+    let least = tick().deadline(ATTEMPTS_END);
     runner.stop();
-    while runner.in_flight() > 0 && !deadline.passed(tick()) {
+    while runner.in_flight() > 0 && !(least.passed(tick()) && deadline.passed(tick())) {
         sleep(LOOK).await;
+    }
+}
+
+async fn persist_all(store: &Rc<Store>) {
+    if let Err(failure) = store.persist_all().await {
+        tracing::error!(%failure, "messages of the class memory could not be written down, and are lost");
     }
 }
 

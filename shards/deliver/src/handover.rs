@@ -37,11 +37,15 @@ enum Turn {
     Closed,
 }
 
-/// A slot of a destination, for one message; given back when this ends, however it ends.
+/// A slot of a destination, for some messages one after the other; given back when this ends, however it ends.
 struct Slot {
     runner: Rc<Runner>,
     destination: Rc<str>,
     report: LeaseReport,
+    /// Messages that it is still good for.
+    left: u32,
+    /// A message is on its way. If this ends then, it was given up: the destination took too long.
+    begun: bool,
 }
 
 impl Drop for Slot {
@@ -49,6 +53,8 @@ impl Drop for Slot {
         if let Some(sessions) = self.runner.sessions.borrow_mut().get_mut(&self.destination) {
             sessions.held -= 1;
         }
+        self.report.unused = self.left;
+        self.report.hop_failures += u32::from(self.begun);
         self.runner.leases.give(Asker::Sessions, &self.destination, 1, self.report);
     }
 }
@@ -122,6 +128,8 @@ impl Runner {
             let held = {
                 let mut all = self.sessions.borrow_mut();
                 let Some(sessions) = all.get_mut(&destination) else { return };
+                // A slot that is asked for somebody who has gone is one that somebody else does not get.
+                sessions.waiting.retain(Promise::is_wanted);
                 if sessions.waiting.is_empty() {
                     sessions.ushered = false;
                     return;
@@ -130,25 +138,35 @@ impl Runner {
             };
             match self.leases.ask(Asker::Sessions, &destination, held).await {
                 Lease::Granted { messages } => self.seat(&destination, messages),
-                Lease::Busy => sleep(BUSY_PAUSE).await,
-                Lease::Wait { open: true, .. } | Lease::Unknown => self.turn_away(&destination),
+                // A destination that its owner does not know has come with a config that it is still taking up.
+                Lease::Busy | Lease::Unknown => sleep(BUSY_PAUSE).await,
+                Lease::Wait { open: true, .. } => self.turn_away(&destination),
                 Lease::Wait { span, .. } => sleep(span.clamp(BUSY_PAUSE, RATE_PAUSE_MAX)).await,
             }
         }
     }
 
-    /// Gives a slot to the session that has waited the longest; one that waits no more lets it go.
+    /// Takes a slot for sessions.
     fn seat(self: &Rc<Self>, destination: &Rc<str>, messages: u32) {
-        let mut all = self.sessions.borrow_mut();
-        let Some(sessions) = all.get_mut(destination) else { return };
-        sessions.held += 1;
-        let next = sessions.waiting.pop_front();
-        drop(all);
-        let report = LeaseReport { unused: messages.saturating_sub(1), ..LeaseReport::default() };
-        let slot = Slot { runner: self.clone(), destination: destination.clone(), report };
-        if let Some(promise) = next {
-            // What comes back is dropped, and with it the slot given back.
-            let _ = promise.keep(Turn::Slot(slot));
+        if let Some(sessions) = self.sessions.borrow_mut().get_mut(destination) {
+            sessions.held += 1;
+        }
+        let (runner, destination, report) = (self.clone(), destination.clone(), LeaseReport::default());
+        self.pass_on(Slot { runner, destination, report, left: messages, begun: false });
+    }
+
+    /// Gives a slot to the session that has waited the longest; back, if none does.
+    fn pass_on(&self, mut slot: Slot) {
+        loop {
+            let next = match self.sessions.borrow_mut().get_mut(&slot.destination) {
+                Some(sessions) => sessions.waiting.pop_front(),
+                None => None,
+            };
+            let Some(promise) = next else { return };
+            match promise.keep(Turn::Slot(slot)) {
+                Err(Turn::Slot(back)) => slot = back,
+                Ok(()) | Err(Turn::Closed) => return,
+            }
         }
     }
 
@@ -173,19 +191,27 @@ impl Runner {
             return Done::all(&parcel.recipients, &Outcome::Deferred(reason), true);
         };
         let since = tick();
+        slot.begun = true;
+        slot.left = slot.left.saturating_sub(1);
         let done = contain(target.deliver(parcel)).await;
+        slot.begun = false;
         self.block.observe(Timing::Attempt, tick().since(since));
         let done = match done {
             Ok(Some(done)) => done,
-            Ok(None) => Done { outcomes: Vec::new(), hop_failed: false },
+            Ok(None) => return Done { outcomes: Vec::new(), hop_failed: false },
             Err(panic) => {
                 self.panicked(parcel.id, &destination, panic);
-                Done::all(&parcel.recipients, &Outcome::Deferred(ours("a fault of this server")), false)
+                return Done::all(&parcel.recipients, &Outcome::Deferred(ours("a fault of this server")), false);
             }
         };
-        let delivered = done.outcomes.iter().any(|(_, outcome)| matches!(outcome, Outcome::Delivered(_)));
-        slot.report.delivered = u32::from(delivered);
-        slot.report.hop_failures = u32::from(done.hop_failed);
+        if done.hop_failed {
+            slot.report.hop_failures += 1;
+        } else {
+            slot.report.delivered += 1;
+            if slot.left > 0 {
+                self.pass_on(slot);
+            }
+        }
         done
     }
 }

@@ -17,8 +17,8 @@ use std::time::Duration;
 /// How often what found no room in the mesh is sent again, and the counts are published.
 const SWEEP: Duration = Duration::from_millis(100);
 
-/// What a shard without an answer from an owner waits before it asks again.
-const UNANSWERED_PAUSE: Duration = Duration::from_secs(1);
+/// What a shard without an answer from an owner goes by: it waits, and asks again.
+const UNANSWERED: Lease = Lease::Wait { span: Duration::from_secs(1), open: false };
 
 /// Who on a shard asks: each has its own slots, so that neither's count can be mistaken for the other's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,34 +126,37 @@ impl Leases {
     }
 
     /// Asks the owner for a slot, for one who has so many already. An asker has one question about a destination under way
-    /// at a time.
-    pub async fn ask(&self, asker: Asker, destination: &str, held: u32) -> Lease {
+    /// at a time. The question is on its way when this returns, so that what is given back later comes later.
+    pub fn ask(self: &Rc<Self>, asker: Asker, destination: &str, held: u32) -> impl Future<Output = Lease> + use<> {
         let owner = self.owner(destination);
-        let lease = if owner == self.shard {
-            self.owned.borrow_mut().lease(asker.number(self.shard), destination, held, tick())
+        let (mut lease, mut answer) = (None, None);
+        if owner == self.shard {
+            lease = Some(self.owned.borrow_mut().lease(asker.number(self.shard), destination, held, tick()));
         } else if self.unsent.borrow().iter().any(|(to, _)| *to == owner) {
             // What was given back has to be there before the question.
-            Lease::Wait { span: SWEEP, open: false }
+            lease = Some(Lease::Wait { span: SWEEP, open: false });
         } else {
             let question = LeaseQuestion::Ask { asker, destination: destination.into(), held };
-            let answer = match self.mesh.ask(owner, question) {
-                Some(answer) => answer.await,
-                None => None,
+            answer = self.mesh.ask(owner, question);
+        }
+        let block = self.block.clone();
+        async move {
+            let lease = match (lease, answer) {
+                (Some(lease), _) => lease,
+                (None, Some(answer)) => match answer.await {
+                    Some(LeaseAnswer::Lease(_, _, lease)) => lease,
+                    Some(LeaseAnswer::Noted) | None => UNANSWERED,
+                },
+                (None, None) => UNANSWERED,
             };
-            match answer {
-                Some(LeaseAnswer::Lease(_, _, lease)) => lease,
-                Some(LeaseAnswer::Noted) | None => Lease::Wait { span: UNANSWERED_PAUSE, open: false },
-            }
-        };
-        self.block.add(
-            match lease {
+            let row = match lease {
                 Lease::Granted { .. } => Counter::LeasesGranted,
                 Lease::Busy => Counter::LeasesBusy,
                 Lease::Wait { .. } | Lease::Unknown => Counter::LeasesWait,
-            },
-            1,
-        );
-        lease
+            };
+            block.add(row, 1);
+            lease
+        }
     }
 
     /// Gives slots back to the owner.

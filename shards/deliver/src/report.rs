@@ -18,6 +18,9 @@ use std::time::Duration;
 /// How long the spool is left alone when it could not take a report.
 const SPOOL_PAUSE: Duration = Duration::from_secs(5);
 
+/// How often a message that can't be read is read again before it is given up: a disk may come back.
+const READS_MAX: usize = 3;
+
 /// Bytes of a message that a report brings back, at most, where its sender asked for all of it.
 const RETURNED_MAX: usize = REPORT_RETURN_MAX;
 
@@ -45,6 +48,15 @@ struct Told {
     reason: Option<Reason>,
 }
 
+fn told(all: &[(u32, Reason)]) -> Vec<Told> {
+    let one = |(number, reason): &(u32, Reason)| Told {
+        number: *number,
+        status: reason.status,
+        reason: Some(reason.clone()),
+    };
+    all.iter().map(one).collect()
+}
+
 /// What became of a report.
 enum Sent {
     /// It is durable and on its way, or nobody wants it.
@@ -67,16 +79,15 @@ impl Runner {
     async fn reported(self: Rc<Self>, id: SpoolId, envelope: Option<Rc<Envelope>>, verdict: Verdict) {
         let Some((envelope, content)) = self.original(id, envelope).await else {
             // Not even who sent it can be read.
-            return self.bury(id, &verdict.failed);
+            if !verdict.failed.is_empty() {
+                self.bury(id, &verdict.failed);
+            }
+            return;
         };
-        let told = |all: &[(u32, Reason)]| {
-            let one = |(number, reason): &(u32, Reason)| Told {
-                number: *number,
-                status: reason.status,
-                reason: Some(reason.clone()),
-            };
-            all.iter().map(one).collect::<Vec<_>>()
-        };
+        // Nothing is said of what an operator has dropped meanwhile.
+        if !verdict.settled && self.queue.borrow().show(id, now()).is_none() {
+            return;
+        }
         self.tell_success(&envelope, &content, &verdict.delivered).await;
         // Without a way back it is lost, too.
         let _ = self.send(ReportKind::Delay, &envelope, &content, told(&verdict.delayed)).await;
@@ -92,13 +103,22 @@ impl Runner {
         } else {
             self.send(ReportKind::Failure, &envelope, &content, told(&verdict.failed)).await
         };
-        match sent {
-            Sent::NoWay => self.bury(id, &verdict.failed),
-            Sent::Yes => {
-                let numbers: Vec<u32> = verdict.failed.iter().map(|(number, _)| *number).collect();
-                let settled = self.queue.borrow_mut().reported(id, &numbers);
-                self.note_or_settle(id, settled, &envelope);
-            }
+        let buried = |number: u32| {
+            let recipient = envelope.recipients.get(number as usize);
+            // Of whom nobody wants to hear, nothing is kept.
+            envelope.from.is_empty() || recipient.is_none_or(|to| wanted(&envelope, to, ReportKind::Failure))
+        };
+        let (bury, done): (Vec<_>, Vec<_>) = match sent {
+            Sent::Yes => (Vec::new(), verdict.failed),
+            Sent::NoWay => verdict.failed.into_iter().partition(|(number, _)| buried(*number)),
+        };
+        if !done.is_empty() {
+            let numbers: Vec<u32> = done.iter().map(|(number, _)| *number).collect();
+            let settled = self.queue.borrow_mut().reported(id, &numbers);
+            self.note_or_settle(id, settled, &envelope);
+        }
+        if !bury.is_empty() {
+            self.bury(id, &bury);
         }
     }
 
@@ -123,7 +143,15 @@ impl Runner {
 
     /// The envelope of the message, and the start of its bytes.
     async fn original(&self, id: SpoolId, known: Option<Rc<Envelope>>) -> Option<(Rc<Envelope>, Content)> {
-        match self.store.load(id).await {
+        let mut loaded = self.store.load(id).await;
+        for _ in 0..READS_MAX {
+            if loaded.is_ok() || self.queue.borrow().show(id, now()).is_none() {
+                break;
+            }
+            sleep(SPOOL_PAUSE).await;
+            loaded = self.store.load(id).await;
+        }
+        match loaded {
             Ok(loaded) => {
                 let envelope = match known {
                     Some(envelope) => envelope,

@@ -20,6 +20,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Reports that one shard makes at a time. Each holds the start of a message, and waits where the spool can't take it; while
+/// there are so many, no attempt is begun that might lead to another.
+const REPORTS_MAX: usize = 256;
+
 /// What a runner is made of.
 pub struct RunnerSetup {
     /// The shard's queue.
@@ -191,7 +195,8 @@ impl Runner {
     pub async fn run(self: Rc<Self>) {
         let mut pace = Pace::default();
         loop {
-            let action = if self.stopped.get() { None } else { self.queue.borrow_mut().next(now()) };
+            let full = self.stopped.get() || self.reporting.get() >= REPORTS_MAX;
+            let action = if full { None } else { self.queue.borrow_mut().next(now()) };
             match action {
                 Some(action) => self.act(action),
                 None => self.rest().await,
@@ -210,7 +215,9 @@ impl Runner {
             self.block.set(Gauge::QueueInFlight, queue.in_flight() as u64);
             queue.next_due()
         };
-        match due.filter(|_| !self.stopped.get()) {
+        // A report that is made rings.
+        let full = self.stopped.get() || self.reporting.get() >= REPORTS_MAX;
+        match due.filter(|_| !full) {
             None => self.work.heard().await,
             Some(due) => {
                 let wait = due.since(tick()).max(Duration::from_millis(1));
@@ -224,8 +231,9 @@ impl Runner {
             Action::Attempt(attempt) => self.attempt(attempt),
             Action::Lease { destination, held } => {
                 let runner = self.clone();
+                let asked = self.leases.ask(Asker::Queue, &destination, held);
                 spawn("ask for a lease", async move {
-                    let lease = runner.leases.ask(Asker::Queue, &destination, held).await;
+                    let lease = asked.await;
                     runner.queue.borrow_mut().leased(&destination, lease, now());
                     runner.ring();
                 });
@@ -315,9 +323,11 @@ impl Runner {
             let destinations = route.as_ref().map_or(&[][..], |route| route.destinations);
             if destinations.iter().any(|destination| destination.name == attempt.destination) {
                 here.push(*number);
-            } else if let Some(first) = destinations.first() {
-                let outcome = Outcome::Moved { destination: first.name.clone(), local: first.local };
-                elsewhere.push((*number, outcome));
+            } else if !destinations.is_empty() {
+                // All of them, as for a message that comes now.
+                elsewhere.extend(destinations.iter().map(|destination| {
+                    (*number, Outcome::Moved { destination: destination.name.clone(), local: destination.local })
+                }));
             } else {
                 tracing::warn!(id = %attempt.id, recipient = address, "no domain or route takes this recipient any more");
                 elsewhere.push((*number, Outcome::Deferred(ours("no domain or route takes this recipient any more"))));

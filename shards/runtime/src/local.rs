@@ -26,6 +26,11 @@ pub fn promise<T>() -> (Promise<T>, Answer<T>) {
 }
 
 impl<T> Promise<T> {
+    /// Whether somebody still waits for it.
+    pub fn is_wanted(&self) -> bool {
+        Rc::strong_count(&self.0) > 1
+    }
+
     /// Keeps the promise; gives the value back if nobody waits for it any more.
     pub fn keep(self, value: T) -> Result<(), T> {
         if Rc::strong_count(&self.0) == 1 {

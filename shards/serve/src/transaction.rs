@@ -449,7 +449,7 @@ impl<'a> Dialogue<'a> {
             return Err(Refusal::by("next-hop", replies::NEXT_HOP_REFUSED));
         }
         if not.delivered.is_empty() && not.failed.is_empty() {
-            return Err(unavailable());
+            return Err(Refusal::by("next-hop", replies::NEXT_HOP_UNAVAILABLE));
         }
         // What is refused for one of several is told by a report, since there is one reply for all.
         Ok(HandOver::Part(not.delivered.into_iter().map(|(number, _)| number).collect()))

@@ -194,6 +194,20 @@ fn recipients_go_where_their_routes_lead_now() {
 }
 
 #[test]
+fn recipients_move_to_every_destination_of_their_new_route() {
+    let mut bench = Bench::new();
+    bench.push(item(1, vec![leg("local-a", &[0, 1])]));
+    let a = bench.attempt();
+    let outcomes = [(0, moved("local-b")), (0, moved("local-c")), (1, moved("local-c")), (1, moved("local-a"))];
+    assert!(!bench.outcome(&a, &outcomes).settled);
+    let (b, c) = (bench.attempt(), bench.attempt());
+    assert_eq!((&*b.destination, b.recipients.as_slice()), ("local-b", &[0][..]));
+    assert_eq!((&*c.destination, c.recipients.as_slice()), ("local-c", &[0, 1][..]));
+    assert!(!bench.outcome(&b, &[(0, delivered())]).settled);
+    assert!(bench.outcome(&c, &[(0, delivered()), (1, delivered())]).settled);
+}
+
+#[test]
 fn recipients_do_not_move_to_where_they_were_served() {
     let mut bench = Bench::new();
     bench.push(item(1, vec![leg("local-a", &[0]), leg("local-b", &[0, 1])]));

@@ -22,9 +22,7 @@ fn memory(hop: SocketAddr) -> Settings {
 
 fn of_class(class: &str, hop: SocketAddr, lines: &[&str]) -> Settings {
     let (hosts, class) = (format!("hosts = [\"{hop}\"]"), format!("durability = \"{class}\""));
-    hasty()
-        .target("hop", "smtp", &[&[hosts.as_str()], lines].concat())
-        .domain_to("example.com", "\"hop\"", &[&class])
+    hasty().target("hop", "smtp", &[&[hosts.as_str()], lines].concat()).domain_to("example.com", "\"hop\"", &[&class])
 }
 
 fn held() -> Hop {
@@ -76,7 +74,10 @@ fn what_is_kept_in_memory_and_delivered_at_once_is_never_written() {
     server.wait_until_delivered();
     assert_eq!(records(&server), before);
     let metrics = server.metrics();
-    assert_eq!((metrics.total("ringpost_kept_messages"), metrics.total("ringpost_kept_messages_persisted_total")), (0, 0));
+    assert_eq!(
+        (metrics.total("ringpost_kept_messages"), metrics.total("ringpost_kept_messages_persisted_total")),
+        (0, 0)
+    );
 }
 
 #[test]
@@ -293,9 +294,11 @@ fn a_client_hears_at_once_that_the_target_is_left_alone() {
 fn a_success_is_told_where_the_next_hop_does_not() {
     let (plain, reporting) = (Hop::obliging(), Manner::default().offers(&["DSN"]).start(|_| Answer::Usual));
     let hosts = format!("hosts = [\"{}\"]", reporting.address);
-    let settings = of_class("next-hop", plain.address, &[])
-        .target("reporting", "smtp", &[&hosts])
-        .domain_to("reporting.example", "\"reporting\"", &["durability = \"next-hop\""]);
+    let settings = of_class("next-hop", plain.address, &[]).target("reporting", "smtp", &[&hosts]).domain_to(
+        "reporting.example",
+        "\"reporting\"",
+        &["durability = \"next-hop\""],
+    );
     let server = Server::start(settings);
     let mut client = Client::hello(server.smtp());
     for (sender, to) in [("a", ALICE), ("b", "x@reporting.example")] {

@@ -44,15 +44,24 @@ fn a_real_dovecot_stores_byte_for_byte() {
         let stored = dovecot.maildir(user).wait_for(sent.len());
         for sent in &sent {
             let found = stored.iter().filter(|stored| stored.sent().ends_with(sent));
-            let [stored] = &found.collect::<Vec<_>>()[..] else { panic!("{user}: {} bytes not there once", sent.len()) };
+            let [stored] = &found.collect::<Vec<_>>()[..] else {
+                panic!("{user}: {} bytes not there once", sent.len())
+            };
             // Dovecot's own fields, then our trace, then what was sent, and not a byte between.
             let own = stored.trace();
             assert!(own.contains("Return-Path: <a@sender.example>\r\n"), "{own}");
             assert!(own.contains(&format!("Delivered-To: {to}\r\n")), "{own}");
-            assert!(own.contains("Received: from mx.example.com") && own.contains("\tby store.example.com with LMTP"), "{own}");
+            assert!(
+                own.contains("Received: from mx.example.com") && own.contains("\tby store.example.com with LMTP"),
+                "{own}"
+            );
             let ours = String::from_utf8_lossy(&stored.sent()[..stored.sent().len() - sent.len()]).into_owned();
             assert!(ours.starts_with("Received: from client.example.org ") && ours.ends_with("\r\n"), "{ours}");
-            assert!(ours.contains("\tby mx.example.com with ESMTP") && ours.matches("\r\n").count() == ours.matches("\r\n\t").count() + 1, "{ours}");
+            assert!(
+                ours.contains("\tby mx.example.com with ESMTP")
+                    && ours.matches("\r\n").count() == ours.matches("\r\n\t").count() + 1,
+                "{ours}"
+            );
         }
     }
     server.wait_until_delivered();

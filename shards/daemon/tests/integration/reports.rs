@@ -109,7 +109,7 @@ fn a_report_has_what_the_sender_gave_to_know_it_by() {
     ] {
         let mail = format!("FROM:<{sender}@sender.example>{parameters} ENVID=QQ+2B31+3D4159");
         let rcpt = format!("TO:<{ALICE}> ORCPT=rfc822;Alice+2BOld@example.org");
-       
+
         let id = send(&mut client, &mail, &rcpt, content);
         let report = report(&server, sender);
         report.says(ALICE, "failed", "5.1.1", "smtp; 550 nobody here");
@@ -164,11 +164,16 @@ fn what_nobody_can_be_told_of_is_a_dead_letter() {
         server.wait_for_metric("ringpost_queue_dead_messages", 2);
         wait_until("the third is gone", || queue(&server, &["status"])["messages"] == 2);
         let page = queue(&server, &["list", "--state", "dead"]);
-        let ids: Vec<&str> = page["messages"].as_array().expect("messages").iter().filter_map(|it| it["id"].as_str()).collect();
+        let ids: Vec<&str> =
+            page["messages"].as_array().expect("messages").iter().filter_map(|it| it["id"].as_str()).collect();
         assert_eq!(ids, [null.as_str(), stranger.as_str()]);
         let view = queue(&server, &["show", &null]);
         let recipient = &view["envelope"]["recipients"][0]["targets"][0];
-        assert_eq!((&recipient["state"], &recipient["reason"]["status"]), (&"dead".into(), &"5.1.1".into()), "{view:#}");
+        assert_eq!(
+            (&recipient["state"], &recipient["reason"]["status"]),
+            (&"dead".into(), &"5.1.1".into()),
+            "{view:#}"
+        );
         assert_eq!(recipient["reason"]["text"], "nobody here");
         let table = server.tell(&["queue", "list", "--state", "dead"]).ok().out;
         assert!(table.contains(&null) && table.contains(ALICE), "{table}");
@@ -200,7 +205,12 @@ fn a_report_that_bounces_is_a_dead_letter() {
     let hop = Manner::default().start(refuse);
     let settings = to(&hop).domain_to("also.example", "\"hop\"", &[]);
     let server = Server::start(settings);
-    let id = send(&mut Client::hello(server.smtp()), "FROM:<x@also.example>", &format!("TO:<{ALICE}>"), &message("x", "x\r\n"));
+    let id = send(
+        &mut Client::hello(server.smtp()),
+        "FROM:<x@also.example>",
+        &format!("TO:<{ALICE}>"),
+        &message("x", "x\r\n"),
+    );
     wait_until("the report is a dead letter", || in_state(&server, "dead") == 1);
     let page = queue(&server, &["list", "--state", "dead"]);
     let dead = &page["messages"][0];
@@ -240,7 +250,12 @@ fn a_delay_is_told_once_over_restarts() {
     let mut server = Server::start(to(&hop).set("queue", "delay_notice = \"300ms\""));
     let mut client = Client::hello(server.smtp());
     send(&mut client, "FROM:<a@sender.example>", &format!("TO:<{ALICE}>"), &message("late", "x\r\n"));
-    send(&mut client, "FROM:<never@sender.example>", &format!("TO:<{ALICE}> NOTIFY=FAILURE"), &message("late", "x\r\n"));
+    send(
+        &mut client,
+        "FROM:<never@sender.example>",
+        &format!("TO:<{ALICE}> NOTIFY=FAILURE"),
+        &message("late", "x\r\n"),
+    );
     send(&mut client, "FROM:<>", &format!("TO:<{ALICE}>"), &message("late", "x\r\n"));
     client.quit();
     let told = report(&server, "a");

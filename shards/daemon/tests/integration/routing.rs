@@ -174,9 +174,8 @@ fn what_waits_goes_where_a_reload_says() {
 #[test]
 fn what_waits_for_a_target_that_is_gone_is_kept() {
     let closed = free_port(own_address());
-    let settings = hasty()
-        .target("old", "smtp", &[&format!("hosts = [\"{closed}\"]")])
-        .domain_to("example.com", "\"old\"", &[]);
+    let settings =
+        hasty().target("old", "smtp", &[&format!("hosts = [\"{closed}\"]")]).domain_to("example.com", "\"old\"", &[]);
     let mut server = Server::start(settings.clone());
     let sent = message("kept", "x\r\n");
     let id = Client::hello(server.smtp()).deliver("a@sender.example", &["alice@example.com"], &sent);

@@ -19,8 +19,11 @@ const ALICE: &str = "alice@example.com";
 
 /// Mail for example.com goes to the target `hop` with these hosts.
 fn to(hosts: &[SocketAddr], lines: &[&str]) -> Settings {
-    with_target(hasty(), &hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), lines)
-        .domain_to("example.com", "\"hop\"", &[])
+    with_target(hasty(), &hosts.iter().map(ToString::to_string).collect::<Vec<_>>(), lines).domain_to(
+        "example.com",
+        "\"hop\"",
+        &[],
+    )
 }
 
 fn with_target(settings: Settings, hosts: &[String], lines: &[&str]) -> Settings {
@@ -167,7 +170,8 @@ fn connections_are_kept_for_further_messages() {
     server.wait_until_delivered();
     let counts = |server: &Server| {
         let metrics = server.metrics();
-        ["opened", "reused", "failed"].map(|how| metrics.sum("ringpost_hop_connections_total", &format!("outcome=\"{how}\"")))
+        ["opened", "reused", "failed"]
+            .map(|how| metrics.sum("ringpost_hop_connections_total", &format!("outcome=\"{how}\"")))
     };
     assert_eq!(counts(&server), [1, 24, 0]);
     // After so many messages a connection has done enough.

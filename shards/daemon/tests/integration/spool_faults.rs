@@ -1,8 +1,9 @@
 //! A spool that a disk, or another version, has made into something else: what is damaged is said and left, and everything
 //! else goes its way.
 
+use crate::support::hop::{Answer, Manner};
 use crate::support::maildir::delivered_below;
-use crate::support::net::client_address;
+use crate::support::net::{client_address, free_port, own_address};
 use crate::support::programs::{Finished, run};
 use crate::support::queue::{hasty, in_state, last_reason, queue};
 use crate::support::server::{BINARY, Server};
@@ -155,7 +156,7 @@ fn a_damaged_body_file_is_found_and_never_delivered() {
             view["targets"][0]["attempts"].as_u64().is_some_and(|attempts| attempts > 2)
         });
         let reason = last_reason(&server, &sent[number].0);
-        assert!(reason.contains("damaged"), "{reason}");
+        assert!(reason.contains("checksum"), "{reason}");
     }
     assert_eq!(server.maildir("example.com/alice").count(), 4);
     // That it can't be delivered is the operator's affair from here on.
@@ -163,6 +164,36 @@ fn a_damaged_body_file_is_found_and_never_delivered() {
     server.tell(&["queue", "drop", &sent[4].0]).ok();
     server.wait_for_rest();
     assert!(files(&server, ".body").is_empty());
+}
+
+/// The damage is found when most of the message has been sent: then it must not be ended.
+#[test]
+fn a_damaged_body_file_is_never_completed_at_a_next_hop() {
+    for extensions in [&["PIPELINING"][..], &["PIPELINING", "CHUNKING"]] {
+        let address = free_port(own_address());
+        let hosts = format!("hosts = [\"{address}\"]");
+        let settings =
+            hasty().set("spool", "inline_max = \"8KiB\"").target("hop", "smtp", &[&hosts, "breaker_failures = 0"]);
+        let server = Server::start(settings.domain_to("example.com", "\"hop\"", &[]));
+        let sent = send(&server, &[LARGE; 3]);
+        server.wait_for_metric("ringpost_queue_deferred_messages", 3);
+        for (number, from_end) in [(0, 70_000), (1, 1)] {
+            let body = files(&server, &format!("{}.body", sent[number].0)).pop().expect("a body file");
+            let len = fs::metadata(&body).expect("a body file").len();
+            flip(&body, len - from_end);
+        }
+        let hop = Manner::default().at(address).offers(extensions).start(|_| Answer::Usual);
+        let taken = hop.wait_for(1);
+        assert!(taken[0].body.ends_with(&sent[2].1), "the whole one");
+        for (id, _) in &sent[..2] {
+            wait_until("its damage is found", || last_reason(&server, id).contains("can't be read from the spool"));
+            server.wait_for_line("a message can't be read; kept in the spool", |line| {
+                line["id"] == id.as_str() && line["reason"].as_str().is_some_and(|reason| reason.contains("checksum"))
+            });
+        }
+        assert_eq!(queue(&server, &["status"])["messages"], 2);
+        assert_eq!(hop.count(), 1);
+    }
 }
 
 /// Runs a start that must fail; gives what it says.
@@ -223,7 +254,8 @@ fn messages_are_taken_over_with_their_states() {
     let mut sent: BTreeMap<String, (String, Vec<u8>)> = BTreeMap::new();
     for network in 0..20 {
         let mut client = Client::hello_from(client_address(network, 1), server.smtp());
-        for (from, size) in [("keep@sender.example", 500), ("keep@sender.example", LARGE), ("go@sender.example", LARGE)] {
+        for (from, size) in [("keep@sender.example", 500), ("keep@sender.example", LARGE), ("go@sender.example", LARGE)]
+        {
             let subject = format!("m-{network}-{size}-{from}");
             let content = message(&subject, &lines(network.into(), size));
             let id = client.deliver(from, &[ALICE], &content);

@@ -19,7 +19,11 @@ const BOB: &str = "bob@example.com";
 /// Mail for a domain is posted to a server.
 fn posted(settings: Settings, domain: &str, http: &Http, lines: &[&str]) -> Settings {
     let url = format!("url = \"http://{}/mail?for={domain}\"", http.address);
-    settings.target(domain, "webhook", &[&[url.as_str()], lines].concat()).domain_to(domain, &format!("\"{domain}\""), &[])
+    settings.target(domain, "webhook", &[&[url.as_str()], lines].concat()).domain_to(
+        domain,
+        &format!("\"{domain}\""),
+        &[],
+    )
 }
 
 fn obliging() -> Http {
@@ -169,7 +173,10 @@ fn an_answer_may_tell_recipients_apart() {
         let all = body["recipients"].as_array().expect("recipients").iter();
         all.map(|recipient| recipient["address"].as_str().expect("an address").to_owned()).collect()
     };
-    assert_eq!((recipients(&requests[0]), recipients(&requests[1])), (to.map(Into::into).to_vec(), to[2..].iter().map(|to| (*to).to_owned()).collect()));
+    assert_eq!(
+        (recipients(&requests[0]), recipients(&requests[1])),
+        (to.map(Into::into).to_vec(), to[2..].iter().map(|to| (*to).to_owned()).collect())
+    );
     assert_ne!(requests[0].field("idempotency-key"), requests[1].field("idempotency-key"));
     let report = report(&server, "a");
     report.says(BOB, "failed", "5.1.1", "nobody called bob");
@@ -195,8 +202,9 @@ fn a_server_that_is_away_is_left_alone_and_gets_all_when_it_is_back() {
     let settings = hasty().target("hook", "webhook", &lines).domain_to("example.com", "\"hook\"", &[]);
     let server = Server::start(settings);
     let mut client = Client::hello(server.smtp());
-    let ids: Vec<String> =
-        (0..5).map(|number| client.deliver("a@sender.example", &[ALICE], &message(&format!("m{number}"), "x\r\n"))).collect();
+    let ids: Vec<String> = (0..5)
+        .map(|number| client.deliver("a@sender.example", &[ALICE], &message(&format!("m{number}"), "x\r\n")))
+        .collect();
     wait_until("the breaker is open", || target(&server, "hook")["breaker"] == "open");
     wait_until("the reason is told", || {
         ids.iter().any(|id| last_reason(&server, id).starts_with(&format!("4.4.1 {address}: ")))

@@ -342,7 +342,8 @@ impl Visit<'_> {
         let mut all = vec!["hop.example.net"];
         all.extend(manner.extensions.iter().copied().chain(tls));
         let last = all.len() - 1;
-        let lines = all.iter().enumerate().map(|(at, offer)| format!("250{}{offer}", if at < last { '-' } else { ' ' }));
+        let lines =
+            all.iter().enumerate().map(|(at, offer)| format!("250{}{offer}", if at < last { '-' } else { ' ' }));
         lines.collect::<Vec<_>>().join("\r\n")
     }
 

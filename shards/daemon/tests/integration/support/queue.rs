@@ -10,10 +10,11 @@ pub(crate) const SENDERS: &str = "sender.example";
 
 /// Settings with which what fails is tried again soon, and senders have a Maildir each.
 pub(crate) fn hasty() -> Settings {
-    Settings::default()
-        .set("queue", "retry_first = \"50ms\"")
-        .set("queue", "retry_max = \"100ms\"")
-        .domain(SENDERS, "\"any\"", "mail/{domain}/{local}")
+    Settings::default().set("queue", "retry_first = \"50ms\"").set("queue", "retry_max = \"100ms\"").domain(
+        SENDERS,
+        "\"any\"",
+        "mail/{domain}/{local}",
+    )
 }
 
 /// What a command of the queue says as JSON.
