@@ -3,7 +3,7 @@
 
 use ringpost_base::{Entropy, MessageIds, Now, Priority, ShardId, Tick, Timestamp};
 use ringpost_queue::{
-    Action, DomainHash, Filter, How, NewItem, NewLeg, Options, Outcome, Queue, Reason, State, Status,
+    Action, Asked, DomainHash, Filter, How, NewItem, NewLeg, Options, Outcome, Queue, Reason, State, Status,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::rc::Rc;
@@ -90,6 +90,7 @@ impl Bench {
             state: Box::default(),
             legacy_done: Vec::new(),
             recipients: 1,
+            unreadable: false,
         };
         self.queue.push(item, self.now);
     }
@@ -99,7 +100,7 @@ impl Bench {
         self.push(true);
         let Some(Action::Attempt(attempt)) = self.queue.next(self.now) else { panic!("an attempt is due") };
         let delivered = [(attempt.recipients[0], Outcome::Delivered(How::Final))];
-        assert!(self.queue.outcome(attempt.leg, &delivered, false, self.now).settled);
+        assert!(self.queue.outcome(attempt.leg, &delivered, Asked::Worked, self.now).settled);
     }
 
     /// The fastest of several rounds, in nanoseconds a step.
@@ -130,7 +131,7 @@ fn deferred(messages: usize) -> (f64, f64) {
         bench.push(true);
         let Some(Action::Attempt(attempt)) = bench.queue.next(bench.now) else { panic!("an attempt is due") };
         let put_off = [(0, Outcome::Deferred(bench.reason.clone()))];
-        assert!(bench.queue.outcome(attempt.leg, &put_off, false, bench.now).wait.is_some());
+        assert!(bench.queue.outcome(attempt.leg, &put_off, Asked::Worked, bench.now).wait.is_some());
     }
     let bytes = (BYTES.load(Relaxed) - before) as f64 / messages as f64;
     (bytes, bench.steps())

@@ -190,11 +190,15 @@ impl Owned {
     /// Whether a slot is free for this shard, those that wait before it being served first.
     fn has_turn(&mut self, shard: ShardId, now: Tick) -> bool {
         let free = self.free();
-        // One that was told and did not come would keep its slot from all others.
-        let late = |waiting: &Waiting| waiting.told.is_some_and(|told| now.since(told) > PROMISE);
-        self.waiting.retain(|waiting| waiting.shard == shard || !late(waiting));
+        self.leave_late(Some(shard), now);
         let before = self.waiting.iter().position(|waiting| waiting.shard == shard).unwrap_or(self.waiting.len());
         before < free
+    }
+
+    /// One that was told and did not come would keep its slot from all others.
+    fn leave_late(&mut self, but: Option<ShardId>, now: Tick) {
+        let late = |waiting: &Waiting| waiting.told.is_some_and(|told| now.since(told) > PROMISE);
+        self.waiting.retain(|waiting| Some(waiting.shard) == but || !late(waiting));
     }
 
     fn queue(&mut self, shard: ShardId) -> Lease {
@@ -238,6 +242,7 @@ impl Owned {
             // They ask, and learn that there is nothing to wait for.
             return self.waiting.drain(..).map(|waiting| waiting.shard).collect();
         }
+        self.leave_late(None, now);
         let free = self.free();
         let mut told = Vec::new();
         for waiting in self.waiting.iter_mut().take(free).filter(|waiting| waiting.told.is_none()) {

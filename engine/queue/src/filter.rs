@@ -18,7 +18,7 @@ pub enum State {
     Active,
     /// An operator holds it: no attempt is made, and it is not given up.
     Held,
-    /// It could be neither delivered nor reported, and is kept for inspection.
+    /// It could be neither delivered nor reported, or its envelope can't be read, and it is kept for inspection.
     Dead,
 }
 
@@ -59,7 +59,8 @@ pub struct Filter {
     pub states: Vec<State>,
     /// Of this priority.
     pub priority: Option<Priority>,
-    /// With recipients that go, or went, to this destination.
+    /// With recipients that are left at this destination: still to be served, being reported, or dead. Who was served there,
+    /// or goes elsewhere by now, is not there any more.
     pub destination: Option<String>,
     /// With a sender of a domain of this hash; for a null sender, [`DomainHash::of`] nothing.
     pub sender_domain: Option<DomainHash>,
@@ -97,7 +98,7 @@ pub struct View {
     pub state: State,
     /// How soon it gets its turn.
     pub priority: Priority,
-    /// Recipients of its envelope.
+    /// Recipients of its envelope; none if that can't be read.
     pub recipients: u32,
     /// Its sender has been told that it is late.
     pub delay_told: bool,

@@ -30,6 +30,9 @@ pub struct NewItem {
     pub legacy_done: Vec<u32>,
     /// Recipients of its envelope, which have the numbers below this.
     pub recipients: u32,
+    /// Its envelope can't be read: nobody knows who is to have it. It is kept as it is, and listed as dead, until an operator
+    /// drops it: it is not tried, not forgotten, and what the spool has for it stays. Its legs and its state say nothing.
+    pub unreadable: bool,
 }
 
 /// The recipients of a message that go to one destination.
@@ -149,13 +152,46 @@ pub enum Action {
         /// Numbers of the recipients, and why each waits.
         recipients: Vec<(u32, Reason)>,
     },
-    /// Settle the message in the spool: a dead letter whose time is over, or one found there of which nothing is left to do.
+    /// Settle the message in the spool: a dead letter whose time is over, or one of which nothing is left to do.
     /// The queue knows it no more.
     Forget {
         /// The message.
         id: SpoolId,
+        /// Why.
+        cause: Forgotten,
     },
 }
+
+/// Why a message is forgotten without an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forgotten {
+    /// Nothing is left to do: everybody was served or reported before.
+    NothingLeft,
+    /// It was a dead letter, and has been kept for long enough, or there are too many.
+    DeadLetter,
+}
+
+/// What an attempt says of its destination, whatever became of the recipients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// It was asked and did its work, also where it refused the message.
+    Worked,
+    /// It did not work: no connection, no answer, or one that says so.
+    Failed,
+    /// It was not asked, so nothing is known of it: the attempt came to its end before.
+    Not,
+}
+
+impl Asked {
+    /// Of a destination that was asked.
+    pub fn of(hop_failed: bool) -> Self {
+        if hop_failed { Self::Failed } else { Self::Worked }
+    }
+}
+
+/// A destination by what is remembered of its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DestinationHash(pub(crate) u32);
 
 /// How an attempt came out for one recipient.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,8 +232,10 @@ pub struct Verdict {
     /// What the spool keeps for the message is to be noted again.
     pub state_changed: bool,
     /// Recipients given up now. Each is to be reported, and then [`Queue::reported`](crate::Queue::reported), or
-    /// [`Queue::bury`](crate::Queue::bury) where it can't be.
+    /// [`Queue::bury`](crate::Queue::bury) where it can't be, with the `destination` of this verdict.
     pub failed: Vec<(u32, Reason)>,
+    /// Where the attempt was going, which `failed` is to be answered with: a recipient may fail at several destinations.
+    pub destination: DestinationHash,
     /// Recipients of whom the sender is to be told now that they wait.
     pub delayed: Vec<(u32, Reason)>,
     /// Recipients served.

@@ -14,7 +14,7 @@
 //!
 //! ```
 //! use ringpost_base::{Entropy, Now, Priority, SpoolId, Timestamp};
-//! use ringpost_queue::{Action, DomainHash, How, NewItem, NewLeg, Options, Outcome, Queue};
+//! use ringpost_queue::{Action, Asked, DomainHash, How, NewItem, NewLeg, Options, Outcome, Queue};
 //! let mut queue = Queue::new(Options::default(), Entropy([7; 16]));
 //! let now = Now::default();
 //! let domain = DomainHash::of("example.org");
@@ -30,10 +30,11 @@
 //!     state: Box::default(),
 //!     legacy_done: vec![],
 //!     recipients: 1,
+//!     unreadable: false,
 //! };
 //! queue.push(item, now);
 //! let Some(Action::Attempt(attempt)) = queue.next(now) else { panic!("due at once") };
-//! let verdict = queue.outcome(attempt.leg, &[(0, Outcome::Delivered(How::Final))], false, now);
+//! let verdict = queue.outcome(attempt.leg, &[(0, Outcome::Delivered(How::Final))], Asked::Worked, now);
 //! assert!(verdict.settled && queue.is_empty());
 //! ```
 
@@ -47,16 +48,20 @@ mod lease;
 mod leases;
 mod legs;
 mod moment;
+mod numbers;
 mod options;
 mod order;
 mod orders;
 mod outcome;
+mod plan;
 mod proof;
 mod push;
 mod queue;
 mod rate;
 mod reason;
 mod record;
+mod reports;
+mod reroute;
 mod rest;
 mod route;
 mod slab;
@@ -70,7 +75,10 @@ mod tests;
 pub use breaker::BreakerState;
 pub use destinations::{DestinationView, Destinations};
 pub use filter::{DestinationTotals, Filter, LegView, Page, RecipientState, RecipientView, State, Totals, View};
-pub use item::{Action, Attempt, Changed, DomainHash, How, LegId, NewItem, NewLeg, Outcome, Pushed, Verdict};
+pub use item::{
+    Action, Asked, Attempt, Changed, DestinationHash, DomainHash, Forgotten, How, LegId, NewItem, NewLeg, Outcome, Pushed,
+    Verdict,
+};
 pub use lease::{Lease, LeaseReport};
 pub use options::{DestinationOptions, Options};
 pub use proof::{HandedOver, NotHandedOver};

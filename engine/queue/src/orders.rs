@@ -5,8 +5,10 @@ use crate::{Changed, Queue};
 use ringpost_base::{Now, SpoolId};
 
 impl Queue {
-    /// Has a message that waits for a later attempt be tried at once. A dead letter lives again: everybody of it who was
-    /// buried has another attempt, and if that fails too, and the message is too old, is given up again.
+    /// Has a message that waits for a later attempt be tried at once. Its attempts go on counting, and it is no younger for
+    /// it: if that attempt fails, it waits for as long as it would have after it anyway, or is given up. A dead letter lives
+    /// again: everybody of it who was buried has another attempt, and if that fails too, and the message is too old, is given
+    /// up again.
     pub fn retry(&mut self, id: SpoolId, now: Now) -> Changed {
         self.see(now);
         let Some(message) = self.find(id) else { return Changed::Unknown };

@@ -1,11 +1,12 @@
 //! What follows from how an attempt came out, for each of its recipients.
 
 use crate::lane::Kind;
-use crate::record::{Buried, Leg, Message, Place};
+use crate::record::{Leg, Message, Place};
 use crate::slab::NONE;
-use crate::{LegId, Outcome, Queue, Reason, Status, Verdict};
-use ringpost_base::{Now, SpoolId};
-use std::collections::BTreeMap;
+use crate::{Asked, DestinationHash, LegId, Outcome, Queue, Reason, Status, Verdict};
+use ringpost_base::Now;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 /// Recipients that an attempt has not finished with.
@@ -20,9 +21,9 @@ struct Left {
 }
 
 impl Queue {
-    /// How an attempt came out, by recipient number. Whoever is not named is put off. `hop_failed` says that the
-    /// destination itself did not work, whatever became of its recipients.
-    pub fn outcome(&mut self, leg: LegId, outcomes: &[(u32, Outcome)], hop_failed: bool, now: Now) -> Verdict {
+    /// How an attempt came out, by recipient number. Whoever is not named is put off. `asked` says what became known of the
+    /// destination itself by it.
+    pub fn outcome(&mut self, leg: LegId, outcomes: &[(u32, Outcome)], asked: Asked, now: Now) -> Verdict {
         self.see(now);
         let unknown = Verdict { unknown: true, ..Verdict::default() };
         let LegId { slot, turn } = leg;
@@ -31,13 +32,14 @@ impl Queue {
             return unknown;
         }
         let (leg, lane) = (slot, self.legs[slot].lane);
-        self.end_attempt(leg, hop_failed);
+        self.end_attempt(leg, asked);
         if self.legs[leg].message == NONE {
             self.free_leg(leg);
             return unknown;
         }
         let message = self.legs[leg].message;
-        let mut verdict = Verdict::default();
+        let destination = DestinationHash(self.lanes[lane].hash);
+        let mut verdict = Verdict { destination, ..Verdict::default() };
         let mut left = self.sort_out(leg, outcomes, &mut verdict);
         self.give_up_the_expired(message, &mut left, &mut verdict);
         self.keep_reason(leg, &left, &verdict);
@@ -63,7 +65,7 @@ impl Queue {
     }
 
     /// What was used by an attempt is free again, or its owner's.
-    fn end_attempt(&mut self, leg: u32, hop_failed: bool) {
+    fn end_attempt(&mut self, leg: u32, asked: Asked) {
         let Leg { lane, flags, .. } = self.legs[leg];
         self.legs[leg].flags = flags & !(Leg::LEASED | Leg::LOCAL);
         if flags & Leg::LOCAL != 0 {
@@ -72,12 +74,15 @@ impl Queue {
         if flags & Leg::LEASED != 0 {
             let holding = &mut self.lanes[lane].holding;
             holding.busy -= 1;
-            if hop_failed {
-                holding.slots -= 1;
-                holding.returned += 1;
-                holding.report.hop_failures += 1;
-            } else {
-                holding.report.delivered += 1;
+            match asked {
+                Asked::Worked => holding.report.delivered += 1,
+                Asked::Failed => {
+                    holding.slots -= 1;
+                    holding.returned += 1;
+                    holding.report.hop_failures += 1;
+                }
+                // Another may be sent instead; if there is none, it goes back unused with the slot.
+                Asked::Not => holding.messages = holding.messages.saturating_add(1),
             }
         }
     }
@@ -85,16 +90,16 @@ impl Queue {
     /// Goes through the recipients of an attempt.
     fn sort_out(&mut self, leg: u32, outcomes: &[(u32, Outcome)], verdict: &mut Verdict) -> Left {
         let mut left = Left::default();
-        for (at, recipient) in self.pending(leg).into_iter().enumerate() {
-            // They mostly come in order.
-            let named = |(number, _): &&(u32, Outcome)| *number == recipient;
-            let outcome =
-                outcomes.get(at).filter(named).or_else(|| outcomes.iter().find(named)).map(|(_, outcome)| outcome);
-            match outcome {
+        let outcomes = in_order(outcomes);
+        let mut rest = &*outcomes;
+        for recipient in self.pending(leg) {
+            rest = &rest[rest.partition_point(|(number, _)| *number < recipient)..];
+            let own = &rest[..rest.partition_point(|(number, _)| *number == recipient)];
+            match own.first().map(|(_, outcome)| outcome) {
                 Some(Outcome::Delivered(how)) => verdict.delivered.push((recipient, *how)),
                 Some(Outcome::Failed(reason)) => verdict.failed.push((recipient, reason.clone())),
                 Some(Outcome::Deferred(reason)) => left.deferred.push((recipient, Some(reason.clone()))),
-                Some(Outcome::Moved { .. }) if self.moves(leg, recipient, outcomes, &mut left) => {}
+                Some(Outcome::Moved { .. }) if self.moves(leg, recipient, own, &mut left) => {}
                 Some(Outcome::Moved { .. }) | None => left.deferred.push((recipient, None)),
             }
         }
@@ -103,9 +108,9 @@ impl Queue {
     }
 
     /// Has a recipient go wherever its outcomes say; false if that is nowhere else.
-    fn moves(&self, leg: u32, recipient: u32, outcomes: &[(u32, Outcome)], left: &mut Left) -> bool {
+    fn moves(&self, leg: u32, recipient: u32, own: &[(u32, Outcome)], left: &mut Left) -> bool {
         let mut moves = false;
-        for (_, outcome) in outcomes.iter().filter(|(number, _)| *number == recipient) {
+        for (_, outcome) in own {
             if let Outcome::Moved { destination, local } = outcome
                 && destination != self.destination(leg)
             {
@@ -152,12 +157,8 @@ impl Queue {
         let Leg { message, domain, attempts, .. } = self.legs[from];
         self.legs[from].set(Leg::LEFT, true);
         let hash = crate::hash::of_name(destination);
-        if let Some(extra) = self.extra(message) {
-            let buried =
-                |recipient| extra.dead.iter().any(|dead| (dead.recipient, dead.destination) == (recipient, hash));
-            let over = |pair| extra.done.contains(&pair) || extra.reporting.contains(&pair);
-            recipients.retain(|recipient| !over((*recipient, hash)) && !buried(*recipient));
-        }
+        let over = self.over_at(message, hash);
+        recipients.retain(|recipient| !over.contains(recipient));
         if recipients.is_empty() {
             return;
         }
@@ -175,6 +176,14 @@ impl Queue {
         } else if self.legs[leg].place == Place::Over {
             self.make_ready(leg);
         }
+    }
+
+    /// Recipients of a message with whom it is over at a destination.
+    fn over_at(&self, message: u32, hash: u32) -> BTreeSet<u32> {
+        let Some(extra) = self.extra(message) else { return BTreeSet::new() };
+        let dead = extra.dead.iter().map(|dead| (dead.recipient, dead.destination));
+        let all = extra.done.iter().chain(&extra.reporting).copied().chain(dead);
+        all.filter(|(_, at)| *at == hash).map(|(recipient, _)| recipient).collect()
     }
 
     /// Adds recipients to a leg: to those that are left, or, while an attempt is under way without them, to those that join.
@@ -229,44 +238,12 @@ impl Queue {
         self.legs[leg].last.as_ref().or(self.lanes[self.legs[leg].lane].last.as_ref())
     }
 
-    /// The reports of these recipients' failures are durable, or none are wanted. True: the message is settled. If not,
-    /// its state is to be noted in the spool.
-    pub fn reported(&mut self, id: SpoolId, recipients: &[u32]) -> bool {
-        let Some(message) = self.find(id) else { return false };
-        for recipient in recipients {
-            if let Some(reported) = self.take_reporting(message, *recipient) {
-                self.extra_mut(message).done.push(reported);
-            }
-        }
-        self.settle_if_over(message)
-    }
-
-    /// No report can be made of these recipients' failures: they are kept, as a dead letter. Its state is to be noted in the
-    /// spool. True: the message is settled, as there was nobody to bury.
-    pub fn bury(&mut self, id: SpoolId, recipients: &[(u32, Reason)]) -> bool {
-        let Some(message) = self.find(id) else { return false };
-        let (tick, wall) = (self.tick_nanos(), self.now.wall);
-        for (recipient, reason) in recipients {
-            let Some((recipient, destination)) = self.take_reporting(message, *recipient) else { continue };
-            let reason = self.reasons.intern(reason);
-            self.count_buried(message, -1);
-            let extra = self.extra_mut(message);
-            if extra.dead.is_empty() {
-                (extra.buried_at, extra.buried_tick) = (wall, tick);
-            }
-            extra.dead.push(Buried { recipient, destination, reason });
-            self.count_buried(message, 1);
-        }
-        self.settle_if_over(message)
-    }
-
-    fn take_reporting(&mut self, message: u32, recipient: u32) -> Option<(u32, u32)> {
-        let at = self.extra(message)?.reporting.iter().position(|(number, _)| *number == recipient)?;
-        Some(self.extra_mut(message).reporting.remove(at))
-    }
-
-    /// Takes a message out of which nothing is left to do; true if it was that. One with dead recipients stays.
+    /// Takes a message out of which nothing is left to do; true if it was that. One with dead recipients stays, and so does
+    /// one of which nobody knows who is to have it.
     pub(crate) fn settle_if_over(&mut self, message: u32) -> bool {
+        if self.messages[message].has(Message::UNREADABLE) {
+            return false;
+        }
         let over = self.legs_of(message).all(|leg| self.legs[leg].place == Place::Over);
         let kept = self.extra(message).is_some_and(|extra| !extra.reporting.is_empty() || !extra.dead.is_empty());
         if over && !kept {
@@ -277,6 +254,16 @@ impl Queue {
         self.lay_to_rest(message);
         false
     }
+}
+
+/// Outcomes by recipient, ascending; those of one recipient as they came.
+fn in_order(outcomes: &[(u32, Outcome)]) -> Cow<'_, [(u32, Outcome)]> {
+    if outcomes.is_sorted_by_key(|(number, _)| *number) {
+        return Cow::Borrowed(outcomes);
+    }
+    let mut sorted = outcomes.to_vec();
+    sorted.sort_by_key(|(number, _)| *number);
+    Cow::Owned(sorted)
 }
 
 fn not_tried() -> Reason {

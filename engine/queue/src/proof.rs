@@ -2,6 +2,7 @@
 
 use crate::{How, Outcome, Reason};
 use ringpost_base::{Accepted, SpoolId};
+use std::collections::BTreeMap;
 
 /// The destinations of a message have it, all of them, for every recipient. Made by [`HandedOver::proof`] alone.
 #[derive(Debug)]
@@ -14,9 +15,13 @@ impl HandedOver {
     /// recipient with several destinations has several outcomes.
     pub fn proof(id: SpoolId, outcomes: &[(u32, Outcome)], recipients: &[u32]) -> Result<Self, NotHandedOver> {
         let mut not = NotHandedOver::default();
+        let mut by_recipient: BTreeMap<u32, Vec<&Outcome>> = BTreeMap::new();
+        for (number, outcome) in outcomes {
+            by_recipient.entry(*number).or_default().push(outcome);
+        }
         for number in recipients {
-            let mut own = outcomes.iter().filter(|(named, _)| named == number).map(|(_, outcome)| outcome).peekable();
-            let unnamed = own.peek().is_none();
+            let own = by_recipient.get(number).map_or(&[][..], Vec::as_slice);
+            let unnamed = own.is_empty();
             let (mut delivered, mut failed) = (None, None);
             let mut waiting = unnamed;
             for outcome in own {

@@ -1,26 +1,14 @@
 //! How a message gets into the queue: new, or found in the spool with what was remembered of it.
 
-use crate::hash::{EVERYWHERE, of_name};
-use crate::lane::{Kind, NOWHERE};
+use crate::hash::EVERYWHERE;
+use crate::lane::Kind;
 use crate::moment::Moment;
+use crate::plan::Plan;
 use crate::record::{Buried, Leg, Message, Place};
 use crate::slab::NONE;
-use crate::{Action, DeadRecipient, DomainHash, NewItem, NewLeg, Pushed, Queue, Remembered, State};
-use ringpost_base::Now;
-use std::collections::BTreeSet;
+use crate::{Action, DeadRecipient, DomainHash, Forgotten, NewItem, NewLeg, Pushed, Queue, Remembered, State};
+use ringpost_base::{Now, Timestamp};
 use std::rc::Rc;
-
-/// A leg as it will be.
-struct Planned {
-    destination: Rc<str>,
-    hash: u32,
-    kind: Kind,
-    /// Recipients still to serve.
-    pending: Vec<u32>,
-    /// Those to whom the leg leads, served or not.
-    all: Vec<u32>,
-    domain: DomainHash,
-}
 
 impl Queue {
     /// Adds a message, due at once. Its age is that of its id, and counts by the monotonic clock from here on, so that no
@@ -30,6 +18,10 @@ impl Queue {
         self.see(now);
         if self.find(item.id).is_some() {
             return Pushed { new: false, damaged: false };
+        }
+        if item.unreadable {
+            self.push_unreadable(&item);
+            return Pushed { new: true, damaged: false };
         }
         if is_plain(&item) {
             self.push_plain(item);
@@ -42,28 +34,33 @@ impl Queue {
         remembered.done.extend(item.legacy_done.iter().map(|recipient| (*recipient, EVERYWHERE)));
         remembered.done.retain(|(recipient, _)| *recipient < item.recipients);
         remembered.dead.retain(|dead| dead.recipient < item.recipients);
-        let mut planned = plan(std::mem::take(&mut item.legs), item.recipients);
-        leave_out_done(&mut planned, &remembered.done);
-        let dead = leave_out_dead(&mut planned, &remembered.dead);
-        if dead.is_empty() && planned.iter().all(|leg| leg.pending.is_empty()) {
-            self.actions.push_back(Action::Forget { id: item.id });
+        let plan = Plan::new(std::mem::take(&mut item.legs), item.recipients, &remembered);
+        if plan.is_over() {
+            self.actions.push_back(Action::Forget { id: item.id, cause: Forgotten::NothingLeft });
             return Pushed { new: true, damaged };
         }
         let message = self.add_message(&item, &remembered);
         if !remembered.done.is_empty() {
             self.extra_mut(message).done = remembered.done;
         }
-        for leg in planned {
-            let is_dead = dead.iter().any(|dead| dead.destination == leg.hash);
-            if !leg.pending.is_empty() || is_dead {
-                self.add_leg(message, &leg.destination, leg.kind, leg.pending, leg.domain, 0);
-            }
+        for leg in plan.legs {
+            self.add_leg(message, &leg.destination, leg.kind, leg.pending, leg.domain, 0);
         }
-        if !dead.is_empty() {
-            self.bury_again(message, &dead, remembered.buried_at);
+        if !plan.dead.is_empty() {
+            let ago = i64::try_from(self.now.wall.since(remembered.buried_at).as_nanos()).unwrap_or(i64::MAX);
+            let buried_tick = self.tick_nanos().saturating_sub(ago);
+            self.bury_again(message, &plan.dead, remembered.buried_at, buried_tick);
         }
         self.recount(message);
         Pushed { new: true, damaged }
+    }
+
+    /// One of which nobody knows who is to have it.
+    fn push_unreadable(&mut self, item: &NewItem) {
+        let message = self.add_message(item, &Remembered::default());
+        self.messages[message].set(Message::UNREADABLE, true);
+        self.messages[message].recipients = 0;
+        self.recount(message);
     }
 
     /// As nearly every message comes: new, with one leg that leads to all its recipients.
@@ -119,9 +116,8 @@ impl Queue {
         leg
     }
 
-    fn bury_again(&mut self, message: u32, dead: &[DeadRecipient], buried_at: ringpost_base::Timestamp) {
-        let ago = i64::try_from(self.now.wall.since(buried_at).as_nanos()).unwrap_or(i64::MAX);
-        let buried_tick = self.tick_nanos().saturating_sub(ago);
+    /// Has recipients be dead who were so before, since these times: of the spool's clock, and of this run's.
+    pub(crate) fn bury_again(&mut self, message: u32, dead: &[DeadRecipient], buried_at: Timestamp, buried_tick: i64) {
         let buried = dead.iter().map(|dead| Buried {
             recipient: dead.recipient,
             destination: dead.destination,
@@ -141,65 +137,3 @@ fn is_plain(item: &NewItem) -> bool {
     whole && item.state.is_empty() && item.legacy_done.is_empty()
 }
 
-/// One leg for each destination, and one to nowhere for recipients that none leads to: nobody is left out.
-fn plan(legs: Vec<NewLeg>, recipients: u32) -> Vec<Planned> {
-    let mut planned: Vec<Planned> = Vec::with_capacity(legs.len());
-    for NewLeg { destination, local, recipients: mut all, domain } in legs {
-        all.retain(|recipient| *recipient < recipients);
-        match planned.iter_mut().find(|leg| leg.destination == destination) {
-            Some(leg) => {
-                leg.all.extend(all);
-                leg.domain = leg.domain.joined(domain);
-            }
-            None => planned.push(new_planned(destination, Kind::of(local), all, domain)),
-        }
-    }
-    for leg in &mut planned {
-        leg.all.sort_unstable();
-        leg.all.dedup();
-    }
-    if !planned.iter().any(|leg| leg.all.len() == recipients as usize) {
-        let led: BTreeSet<u32> = planned.iter().flat_map(|leg| &leg.all).copied().collect();
-        let others: Vec<u32> = (0..recipients).filter(|recipient| !led.contains(recipient)).collect();
-        if !others.is_empty() {
-            planned.push(new_planned(NOWHERE.into(), Kind::Gone, others, DomainHash::SEVERAL));
-        }
-    }
-    for leg in &mut planned {
-        leg.pending = leg.all.clone();
-    }
-    planned
-}
-
-fn new_planned(destination: Rc<str>, kind: Kind, all: Vec<u32>, domain: DomainHash) -> Planned {
-    Planned { hash: of_name(&destination), destination, kind, pending: Vec::new(), all, domain }
-}
-
-fn leave_out_done(planned: &mut [Planned], done: &[(u32, u32)]) {
-    if done.is_empty() {
-        return;
-    }
-    let done: BTreeSet<(u32, u32)> = done.iter().copied().collect();
-    for leg in planned {
-        let is_done = |recipient: u32| done.contains(&(recipient, leg.hash)) || done.contains(&(recipient, EVERYWHERE));
-        leg.pending.retain(|recipient| !is_done(*recipient));
-    }
-}
-
-/// Takes out whom an earlier run has buried. One that was going to a destination that its route doesn't have any more is
-/// buried at those that it has now.
-fn leave_out_dead(planned: &mut [Planned], dead: &[DeadRecipient]) -> Vec<DeadRecipient> {
-    let mut buried = Vec::new();
-    for dead in dead {
-        let leads = |leg: &&mut Planned| leg.all.binary_search(&dead.recipient).is_ok();
-        let own = planned.iter().any(|leg| leg.hash == dead.destination && leg.all.contains(&dead.recipient));
-        for leg in planned.iter_mut().filter(leads).filter(|leg| !own || leg.hash == dead.destination) {
-            let pending = leg.pending.len();
-            leg.pending.retain(|recipient| *recipient != dead.recipient);
-            if leg.pending.len() < pending {
-                buried.push(DeadRecipient { destination: leg.hash, ..dead.clone() });
-            }
-        }
-    }
-    buried
-}

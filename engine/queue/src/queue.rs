@@ -375,6 +375,9 @@ impl Queue {
         if self.messages[message].has(Message::HELD) {
             return State::Held;
         }
+        if self.messages[message].has(Message::UNREADABLE) {
+            return State::Dead;
+        }
         let mut found = None;
         for leg in self.legs_of(message) {
             match self.legs[leg].place {

@@ -30,12 +30,14 @@ impl Message {
     pub(crate) const HELD: u8 = 1;
     /// Its sender has been told that it is late.
     pub(crate) const DELAY_TOLD: u8 = 1 << 1;
-    /// From an earlier run of the server.
+    /// Attempts may have been made of which its legs don't know: in an earlier run, or before it was routed anew.
     pub(crate) const RECOVERED: u8 = 1 << 2;
     /// Nobody is told that it is late.
     pub(crate) const NULL_SENDER: u8 = 1 << 3;
     /// There is an [`Extra`] of it.
     pub(crate) const EXTRA: u8 = 1 << 4;
+    /// Its envelope can't be read. It has no legs.
+    pub(crate) const UNREADABLE: u8 = 1 << 5;
 
     pub(crate) fn id(&self) -> SpoolId {
         SpoolId::from_bytes(self.id)

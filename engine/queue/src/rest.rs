@@ -2,7 +2,7 @@
 
 use crate::lane::Kind;
 use crate::record::{Buried, Message, Place};
-use crate::{Action, Queue, Reason, State};
+use crate::{Action, Forgotten, Queue, Reason, State};
 use ringpost_base::Tick;
 use std::collections::HashMap;
 use std::time::Duration;
@@ -130,7 +130,7 @@ impl Queue {
                     self.dead.pop_first();
                 }
             }
-            self.actions.push_back(Action::Forget { id });
+            self.actions.push_back(Action::Forget { id, cause: Forgotten::DeadLetter });
         }
     }
 

@@ -76,7 +76,7 @@ pub struct Route<'a> {
 }
 
 /// The routes of all addresses.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Routes {
     patterns: Vec<PatternRoute>,
     by_domain: HashMap<Box<str>, DomainRoute>,

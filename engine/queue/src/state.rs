@@ -2,29 +2,32 @@
 //!
 //! ```text
 //! state    = version flags count *done [buried]        empty: nothing is to be remembered
-//! version  = %x01
+//! version  = %x02
 //! flags    = 1 byte: 1 held, 2 the sender was told of the delay, 4 there is a buried part
-//! done     = destination count *step                   destination: 4 bytes, the hash of its name, 0 for all there were
+//! done     = destination set                           destination: 4 bytes, the hash of its name, 0 for all there were
 //! buried   = time count *reason count *dead            time: 8 bytes, microseconds since 1970
 //! reason   = code class subject detail text remote     text, remote: a length and UTF-8; an empty remote is none
-//! dead     = step destination index                    the number of its reason
+//! dead     = destination index set                     the number of their reason
 //! ```
 //!
-//! Counts, lengths, numbers, codes and steps are in groups of 7 bits, the lowest first. A step is the difference to the
-//! recipient before. What is longer than the spool keeps loses the texts of its reasons.
+//! Numbers, counts, lengths and sets of recipients are as [`numbers`](crate::numbers) has them. What is longer than the spool
+//! keeps loses the texts of its reasons, then the reasons. That is enough for the largest message with a handful of
+//! destinations; with more, it loses who is done at the destinations with most of them, who have the message twice then.
 
+use crate::hash::EVERYWHERE;
+use crate::numbers::{NUMBERS_MAX, Reader, put, put_set};
 use crate::reason::cut;
 use crate::{Reason, Status};
 use ringpost_base::Timestamp;
 use std::collections::BTreeMap;
 
-/// Bytes of a text that are kept over a restart, at most.
-const TEXT_MAX: usize = 200;
-
 /// Bytes that the spool keeps for a message, at most.
 const STATE_MAX: usize = 64 << 10;
 
-const VERSION: u8 = 1;
+/// Bytes of a text that are kept over a restart, at most; fewer, if the state would be too long with so many.
+const TEXTS_MAX: [usize; 3] = [200, 25, 0];
+
+const VERSION: u8 = 2;
 const HELD: u8 = 1;
 const DELAY_TOLD: u8 = 2;
 const BURIED: u8 = 4;
@@ -39,7 +42,7 @@ pub struct Remembered {
     /// Recipients that are done, and the hash of the destination where; 0 for all that there were. Ascending by
     /// destination, then recipient.
     pub done: Vec<(u32, u32)>,
-    /// Recipients that could be neither served nor reported, ascending.
+    /// Recipients that could be neither served nor reported, ascending by recipient, then destination.
     pub dead: Vec<DeadRecipient>,
     /// When the first of them was buried.
     pub buried_at: Timestamp,
@@ -69,60 +72,64 @@ impl std::fmt::Display for DamagedState {
 impl std::error::Error for DamagedState {}
 
 impl Remembered {
-    /// Its bytes; none if there is nothing to remember.
+    /// Its bytes, as many as the spool takes; none if there is nothing to remember.
     pub fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        for text_max in [TEXT_MAX, TEXT_MAX / 8, 0] {
-            bytes = self.encode_with(text_max);
-            if bytes.len() <= STATE_MAX {
-                break;
+        for text_max in TEXTS_MAX {
+            if let Some(bytes) = self.encode_with(text_max) {
+                return bytes;
             }
         }
-        bytes
+        let mut less = self.clone();
+        if !less.dead.is_empty() {
+            let reason = Reason::ours(Status(5, 0, 0), "there were too many reasons to keep them");
+            less.dead.iter_mut().for_each(|dead| dead.reason = reason.clone());
+        }
+        loop {
+            match less.encode_with(TEXTS_MAX[0]) {
+                Some(bytes) => return bytes,
+                None => less.leave_out_the_most(),
+            }
+        }
     }
 
-    fn encode_with(&self, text_max: usize) -> Vec<u8> {
+    /// Its bytes, unless they are too many.
+    fn encode_with(&self, text_max: usize) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         let flag = |on, flag| if on { flag } else { 0 };
         let flags = flag(self.held, HELD) | flag(self.delay_told, DELAY_TOLD) | flag(!self.dead.is_empty(), BURIED);
         if flags == 0 && self.done.is_empty() {
-            return out;
+            return Some(out);
+        }
+        if self.done.len() + self.dead.len() > NUMBERS_MAX {
+            return None;
         }
         out.extend([VERSION, flags]);
-        let mut by_destination: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-        for (recipient, destination) in &self.done {
-            by_destination.entry(*destination).or_default().push(*recipient);
-        }
+        let by_destination = sets(self.done.iter().map(|(recipient, destination)| (*destination, *recipient)));
         put(&mut out, by_destination.len() as u64);
-        for (destination, mut recipients) in by_destination {
-            recipients.sort_unstable();
-            recipients.dedup();
+        for (destination, recipients) in by_destination {
             out.extend(destination.to_le_bytes());
-            put(&mut out, recipients.len() as u64);
-            let mut before = 0;
-            for recipient in recipients {
-                put(&mut out, u64::from(recipient - before));
-                before = recipient;
-            }
+            put_set(&mut out, &recipients);
         }
         if !self.dead.is_empty() {
             self.encode_dead(text_max, &mut out);
         }
-        out
+        (out.len() <= STATE_MAX).then_some(out)
     }
 
     fn encode_dead(&self, text_max: usize, out: &mut Vec<u8>) {
         out.extend(self.buried_at.unix_micros().to_le_bytes());
         let mut reasons = Vec::new();
         let mut numbers = BTreeMap::new();
+        let mut dead_by_reason = Vec::with_capacity(self.dead.len());
         for dead in &self.dead {
             let Reason { code, status, text, remote } = &dead.reason;
             let remote = cut(remote.as_deref().unwrap_or_default(), text_max);
             let key = (*code, *status, cut(text, text_max), remote);
-            numbers.entry(key).or_insert_with(|| {
+            let number: u64 = *numbers.entry(key).or_insert_with(|| {
                 reasons.push(key);
                 reasons.len() as u64 - 1
             });
+            dead_by_reason.push(((dead.destination, number), dead.recipient));
         }
         put(out, reasons.len() as u64);
         for (code, Status(class, subject, detail), text, remote) in &reasons {
@@ -132,17 +139,27 @@ impl Remembered {
                 out.extend(text.as_bytes());
             }
         }
-        put(out, self.dead.len() as u64);
-        let mut dead: Vec<_> = self.dead.iter().collect();
-        dead.sort_by_key(|dead| (dead.recipient, dead.destination));
-        let mut before = 0;
-        for DeadRecipient { recipient, destination, reason } in dead {
-            put(out, u64::from(recipient - before));
-            before = *recipient;
+        let by_reason = sets(dead_by_reason.into_iter());
+        put(out, by_reason.len() as u64);
+        for ((destination, number), recipients) in by_reason {
             out.extend(destination.to_le_bytes());
-            let remote = cut(reason.remote.as_deref().unwrap_or_default(), text_max);
-            let key = (reason.code, reason.status, cut(&reason.text, text_max), remote);
-            put(out, numbers.get(&key).copied().unwrap_or_default());
+            put(out, number);
+            put_set(out, &recipients);
+        }
+    }
+
+    /// Leaves out who is done at one destination, where that says least for its length; or who is dead at one. They are
+    /// tried again after a restart, which is better than that nothing of all this can be noted.
+    fn leave_out_the_most(&mut self) {
+        let most = |all: &mut dyn Iterator<Item = u32>| {
+            let mut counts: BTreeMap<u32, usize> = BTreeMap::new();
+            all.for_each(|destination| *counts.entry(destination).or_default() += 1);
+            counts.into_iter().max_by_key(|(hash, count)| (*hash != EVERYWHERE, *count)).map(|(hash, _)| hash)
+        };
+        if let Some(most) = most(&mut self.done.iter().map(|(_, destination)| *destination)) {
+            self.done.retain(|(_, destination)| *destination != most);
+        } else if let Some(most) = most(&mut self.dead.iter().map(|dead| dead.destination)) {
+            self.dead.retain(|dead| dead.destination != most);
         }
     }
 
@@ -151,101 +168,65 @@ impl Remembered {
         if bytes.is_empty() {
             return Ok(Self::default());
         }
-        Reader { bytes }.state().ok_or(DamagedState)
+        let mut reader = Reader::new(bytes);
+        read(&mut reader).filter(|_| reader.is_at_end()).ok_or(DamagedState)
     }
 }
 
-/// Groups of 7 bits, the lowest first.
-fn put(out: &mut Vec<u8>, mut number: u64) {
-    while number >= 0x80 {
-        out.push(number as u8 | 0x80);
-        number >>= 7;
+/// The recipients of each key, ascending and each once.
+fn sets<K: Ord>(all: impl Iterator<Item = (K, u32)>) -> BTreeMap<K, Vec<u32>> {
+    let mut sets: BTreeMap<K, Vec<u32>> = BTreeMap::new();
+    all.for_each(|(key, recipient)| sets.entry(key).or_default().push(recipient));
+    for recipients in sets.values_mut() {
+        recipients.sort_unstable();
+        recipients.dedup();
     }
-    out.push(number as u8);
+    sets
 }
 
-struct Reader<'a> {
-    bytes: &'a [u8],
+fn read(reader: &mut Reader<'_>) -> Option<Remembered> {
+    let [version, flags] = *reader.take(2)? else { return None };
+    if version != VERSION || flags & !(HELD | DELAY_TOLD | BURIED) != 0 {
+        return None;
+    }
+    let (held, delay_told) = (flags & HELD != 0, flags & DELAY_TOLD != 0);
+    let mut state = Remembered { held, delay_told, ..Remembered::default() };
+    for _ in 0..reader.count(6)? {
+        let destination = read_hash(reader)?;
+        state.done.extend(reader.set()?.into_iter().map(|recipient| (recipient, destination)));
+    }
+    if flags & BURIED != 0 {
+        read_buried(reader, &mut state)?;
+    }
+    Some(state)
 }
 
-impl<'a> Reader<'a> {
-    fn state(&mut self) -> Option<Remembered> {
-        let [version, flags] = *self.take(2)? else { return None };
-        if version != VERSION || flags & !(HELD | DELAY_TOLD | BURIED) != 0 {
-            return None;
-        }
-        let held = flags & HELD != 0;
-        let mut state = Remembered { held, delay_told: flags & DELAY_TOLD != 0, ..Remembered::default() };
-        for _ in 0..self.count(6)? {
-            let destination = self.hash()?;
-            let mut recipient = 0_u32;
-            for _ in 0..self.count(1)? {
-                recipient = recipient.checked_add(self.number()?)?;
-                state.done.push((recipient, destination));
-            }
-        }
-        if flags & BURIED != 0 {
-            self.buried(&mut state)?;
-        }
-        self.bytes.is_empty().then_some(state)
+fn read_buried(reader: &mut Reader<'_>, state: &mut Remembered) -> Option<()> {
+    let micros = reader.take(8)?.try_into().ok()?;
+    state.buried_at = Timestamp::from_unix_micros(u64::from_le_bytes(micros));
+    let mut reasons = Vec::new();
+    for _ in 0..reader.count(6)? {
+        reasons.push(read_reason(reader)?);
     }
+    for _ in 0..reader.count(7)? {
+        let destination = read_hash(reader)?;
+        let reason = reasons.get(reader.number::<usize>()?)?;
+        let dead = |recipient| DeadRecipient { recipient, destination, reason: reason.clone() };
+        state.dead.extend(reader.set()?.into_iter().map(dead));
+    }
+    state.dead.sort_by_key(|dead| (dead.recipient, dead.destination));
+    Some(())
+}
 
-    fn buried(&mut self, state: &mut Remembered) -> Option<()> {
-        let micros = self.take(8)?.try_into().ok()?;
-        state.buried_at = Timestamp::from_unix_micros(u64::from_le_bytes(micros));
-        let mut reasons = Vec::new();
-        for _ in 0..self.count(6)? {
-            reasons.push(self.reason()?);
-        }
-        let mut recipient = 0_u32;
-        for _ in 0..self.count(6)? {
-            recipient = recipient.checked_add(self.number()?)?;
-            let destination = self.hash()?;
-            let reason = reasons.get(self.number::<usize>()?)?.clone();
-            state.dead.push(DeadRecipient { recipient, destination, reason });
-        }
-        Some(())
-    }
+fn read_reason(reader: &mut Reader<'_>) -> Option<Reason> {
+    let code = reader.number()?;
+    let status = Status(reader.number()?, reader.number()?, reader.number()?);
+    let (text, remote) = (reader.text()?, reader.text()?);
+    Some(Reason { code, status, text: text.into(), remote: (!remote.is_empty()).then(|| remote.into()) })
+}
 
-    fn reason(&mut self) -> Option<Reason> {
-        let code = self.number()?;
-        let status = Status(self.number()?, self.number()?, self.number()?);
-        let (text, remote) = (self.text()?, self.text()?);
-        Some(Reason { code, status, text: text.into(), remote: (!remote.is_empty()).then(|| remote.into()) })
-    }
-
-    fn text(&mut self) -> Option<&'a str> {
-        let length = self.number()?;
-        std::str::from_utf8(self.take(length)?).ok()
-    }
-
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.bytes.split_at_checked(length)?;
-        self.bytes = rest;
-        Some(taken)
-    }
-
-    fn hash(&mut self) -> Option<u32> {
-        Some(u32::from_le_bytes(self.take(4)?.try_into().ok()?))
-    }
-
-    fn number<T: TryFrom<u64>>(&mut self) -> Option<T> {
-        let mut number = 0_u64;
-        for shift in (0..63).step_by(7) {
-            let [byte] = *self.take(1)? else { return None };
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return T::try_from(number).ok();
-            }
-        }
-        None
-    }
-
-    /// A number of things of at least so many bytes each: no more than there can be.
-    fn count(&mut self, bytes_min: usize) -> Option<usize> {
-        self.number()
-            .filter(|count: &usize| count.checked_mul(bytes_min).is_some_and(|least| least <= self.bytes.len()))
-    }
+fn read_hash(reader: &mut Reader<'_>) -> Option<u32> {
+    Some(u32::from_le_bytes(reader.take(4)?.try_into().ok()?))
 }
 
 #[cfg(test)]
@@ -311,27 +292,76 @@ mod tests {
         assert!(Remembered::default().encode().is_empty());
         assert_eq!(Remembered::decode(&[]), Ok(Remembered::default()));
         let held = Remembered { held: true, ..Remembered::default() };
-        assert_eq!(held.encode(), [1, 1, 0]);
+        assert_eq!(held.encode(), [2, 1, 0]);
     }
 
     #[test]
     fn counts_that_can_not_be_allocate_nothing() {
-        assert_eq!(Remembered::decode(&[1, 0, 0xff, 0xff, 0xff, 0xff, 0x0f]), Err(DamagedState));
-        assert_eq!(Remembered::decode(&[2, 0, 0]), Err(DamagedState), "a version of the future");
+        assert_eq!(Remembered::decode(&[2, 0, 0xff, 0xff, 0xff, 0xff, 0x0f]), Err(DamagedState));
+        assert_eq!(Remembered::decode(&[3, 0, 0]), Err(DamagedState), "a version of the future");
+    }
+
+    fn dead(recipient: u32, destination: u32, text: String) -> DeadRecipient {
+        let reason = Reason { code: 550, status: Status(5, 1, 1), text: text.into(), remote: None };
+        DeadRecipient { recipient, destination, reason }
+    }
+
+    /// What is read of a state, which the spool must take.
+    fn noted(state: &Remembered) -> Remembered {
+        let bytes = state.encode();
+        assert!(bytes.len() <= STATE_MAX, "{} bytes", bytes.len());
+        Remembered::decode(&bytes).expect("whole")
+    }
+
+    /// Recipients of the largest message that may be permitted.
+    const RECIPIENTS: u32 = 50_000;
+
+    #[test]
+    fn the_largest_message_that_is_half_done_fits_into_the_spool() {
+        for step in [1, 2, 3, 7] {
+            let at = |hash| (0..RECIPIENTS).step_by(step).map(move |recipient| (recipient, hash));
+            let state = Remembered { done: at(7).chain(at(8)).collect(), ..Remembered::default() };
+            assert_eq!(noted(&state), state, "every {step}th");
+        }
     }
 
     #[test]
-    fn thousands_of_dead_recipients_fit_into_the_spool() {
-        let reason =
-            |n| Reason { code: 550, status: Status(5, 1, 1), text: format!("no {n:0150}").into(), remote: None };
-        let dead = |n| DeadRecipient { recipient: n, destination: 7, reason: reason(n) };
-        let state = Remembered { dead: (0..1000).map(dead).collect(), ..Remembered::default() };
-        assert!(state.encode().len() <= STATE_MAX);
-        let read = Remembered::decode(&state.encode()).expect("whole");
-        assert_eq!((read.dead.len(), read.dead[999].recipient, read.dead[999].reason.code), (1000, 999, 550));
-        assert!(read.dead[999].reason.text.len() < TEXT_MAX);
-        let state = Remembered { dead: (0..9000).map(dead).collect(), ..Remembered::default() };
-        assert!(state.encode().len() <= STATE_MAX);
-        assert_eq!(Remembered::decode(&state.encode()).map(|read| read.dead.len()), Ok(9000));
+    fn dead_recipients_keep_their_reasons_as_far_as_they_fit() {
+        let check = |count: u32, texts: u32, text_min: usize| {
+            let dead = (0..count).map(|n| dead(n, 7, format!("no {:0150}", n % texts))).collect();
+            let state = Remembered { dead, ..Remembered::default() };
+            let read = noted(&state);
+            assert!(read.dead.iter().map(|dead| dead.recipient).eq(0..count));
+            let is_kept = |dead: &DeadRecipient| dead.reason.code == 550 && dead.reason.text.len() >= text_min;
+            assert!(read.dead.iter().all(is_kept), "{:?}", read.dead[0]);
+        };
+        check(100, 100, 150);
+        check(RECIPIENTS, 2, 150);
+        check(1000, 1000, 25);
+        check(RECIPIENTS, RECIPIENTS, 0);
+    }
+
+    #[test]
+    fn with_more_reasons_than_fit_all_have_the_same() {
+        let with_code = |n: u32| {
+            let mut dead = dead(n, 7, String::new());
+            (dead.reason.code, dead.reason.status.2) = (n as u16, n as u16);
+            dead
+        };
+        let state = Remembered { dead: (0..RECIPIENTS).map(with_code).collect(), ..Remembered::default() };
+        let read = noted(&state);
+        assert!(read.dead.iter().map(|dead| dead.recipient).eq(0..RECIPIENTS));
+        assert!(read.dead.iter().all(|dead| dead.reason == read.dead[0].reason && dead.reason.status == Status(5, 0, 0)));
+    }
+
+    #[test]
+    fn whatever_is_to_be_remembered_something_can_be_noted() {
+        let at = |hash: u32| (0..RECIPIENTS).filter(move |n| n % 2 == 0 || hash == 0).map(move |n| (n, hash));
+        let done = (0..30).flat_map(at).collect();
+        let dead = (0..RECIPIENTS).step_by(2).map(|n| dead(n, 99, String::new())).collect();
+        let read = noted(&Remembered { held: true, done, dead, ..Remembered::default() });
+        assert!(read.held && read.dead.len() == 25_000);
+        assert_eq!(read.done.iter().filter(|(_, hash)| *hash == 0).count(), 50_000);
+        assert!(read.done.len() > 150_000, "{}", read.done.len());
     }
 }

@@ -6,7 +6,7 @@ mod orders;
 mod schedule;
 
 use crate::{
-    Action, Attempt, DomainHash, How, Lease, NewItem, NewLeg, Options, Outcome, Queue, Reason, Status, Verdict,
+    Action, Asked, Attempt, DestinationHash, DomainHash, Forgotten, How, Lease, NewItem, NewLeg, Options, Outcome, Queue, Reason, Status, Verdict,
 };
 use ringpost_base::{Entropy, Now, Priority, Span, SpoolId, Tick, Timestamp};
 use std::time::Duration;
@@ -76,7 +76,7 @@ impl Bench {
     }
 
     fn outcome(&mut self, attempt: &Attempt, outcomes: &[(u32, Outcome)]) -> Verdict {
-        self.queue.outcome(attempt.leg, outcomes, false, self.now)
+        self.queue.outcome(attempt.leg, outcomes, Asked::Worked, self.now)
     }
 
     /// Puts all recipients of an attempt off.
@@ -136,6 +136,7 @@ fn item(n: u8, legs: Vec<NewLeg>) -> NewItem {
         state: Box::default(),
         legacy_done: Vec::new(),
         recipients,
+        unreadable: false,
     }
 }
 

@@ -5,10 +5,11 @@ use crate::lane::Kind;
 use crate::moment::{tick_of, unit_of};
 use crate::record::{Extra, Message, Place};
 use crate::{
-    DeadRecipient, DestinationTotals, Filter, LegView, Page, Queue, RecipientState, RecipientView, Remembered,
+    DeadRecipient, DestinationTotals, Filter, LegView, Page, Queue, Reason, RecipientState, RecipientView, Remembered, State,
+    Status, Totals, View,
 };
-use crate::{State, Totals, View};
 use ringpost_base::{Now, SpoolId};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 impl Queue {
@@ -30,16 +31,22 @@ impl Queue {
         page
     }
 
+    /// Whether a message is there and is one that a filter finds.
+    pub fn fits(&self, filter: &Filter, id: SpoolId, now: Now) -> bool {
+        self.find(id).is_some_and(|message| self.finds(filter, message, now))
+    }
+
     fn finds(&self, filter: &Filter, message: u32, now: Now) -> bool {
         let Message { priority, sender, counted, .. } = self.messages[message];
         let age = self.age(message, now.tick);
         let any_leg = |fits: &dyn Fn(u32) -> bool| self.legs_of(message).any(fits);
+        let is_left = |leg: u32, name: &str| **self.destination(leg) == *name && self.stands(leg).is_some();
         (filter.states.is_empty() || filter.states.contains(&counted))
             && filter.priority.is_none_or(|wanted| wanted == priority)
             && filter.sender_domain.is_none_or(|wanted| sender.may_be(wanted))
             && filter.older_than.is_none_or(|least| age >= least)
             && filter.newer_than.is_none_or(|most| age < most)
-            && filter.destination.as_ref().is_none_or(|name| any_leg(&|leg| **self.destination(leg) == **name))
+            && filter.destination.as_ref().is_none_or(|name| any_leg(&|leg| is_left(leg, name)))
             && filter.recipient_domain.is_none_or(|wanted| any_leg(&|leg| self.legs[leg].domain.may_be(wanted)))
     }
 
@@ -50,6 +57,10 @@ impl Queue {
 
     fn view(&self, message: u32, now: Now) -> View {
         let record = &self.messages[message];
+        let mut legs: Vec<_> = self.legs_of(message).filter_map(|leg| self.leg_view(leg, now)).collect();
+        if record.has(Message::UNREADABLE) {
+            legs.push(unreadable());
+        }
         View {
             id: record.id(),
             made: record.id().made(),
@@ -59,27 +70,33 @@ impl Queue {
             priority: record.priority,
             recipients: record.recipients,
             delay_told: record.has(Message::DELAY_TOLD),
-            legs: self.legs_of(message).filter_map(|leg| self.leg_view(leg, now)).collect(),
+            legs,
+        }
+    }
+
+    /// Where a leg stands, and how many recipients are left of it; nothing if none are.
+    fn stands(&self, leg: u32) -> Option<(State, usize)> {
+        let record = &self.legs[leg];
+        let hash = self.lanes[record.lane].hash;
+        let extra = self.extra(record.message);
+        let reporting = || extra.map_or(0, |extra| extra.reporting.iter().filter(|(_, at)| *at == hash).count());
+        let dead = || extra.map_or(0, |extra| extra.dead.iter().filter(|dead| dead.destination == hash).count());
+        let pending = self.pending_len(leg);
+        match record.place {
+            Place::Ready => Some((State::Ready, pending)),
+            Place::Waiting => Some((State::Deferred, pending)),
+            Place::Active => Some((State::Active, pending)),
+            Place::Parked => Some((State::Held, pending)),
+            Place::Over if reporting() > 0 => Some((State::Active, reporting())),
+            Place::Over if dead() > 0 => Some((State::Dead, dead())),
+            Place::Over | Place::Nowhere => None,
         }
     }
 
     /// A leg, unless nothing of it is left.
     fn leg_view(&self, leg: u32, now: Now) -> Option<LegView> {
+        let (state, recipients) = self.stands(leg)?;
         let record = &self.legs[leg];
-        let hash = self.lanes[record.lane].hash;
-        let extra = self.extra(record.message);
-        let reporting = extra.map_or(0, |extra| extra.reporting.iter().filter(|(_, at)| *at == hash).count());
-        let dead = extra.map_or(0, |extra| extra.dead.iter().filter(|dead| dead.destination == hash).count());
-        let pending = self.pending_len(leg);
-        let (state, recipients) = match record.place {
-            Place::Ready => (State::Ready, pending),
-            Place::Waiting => (State::Deferred, pending),
-            Place::Active => (State::Active, pending),
-            Place::Parked => (State::Held, pending),
-            Place::Over if reporting > 0 => (State::Active, reporting),
-            Place::Over if dead > 0 => (State::Dead, dead),
-            Place::Over | Place::Nowhere => return None,
-        };
         let due = tick_of(record.due.near(unit_of(self.now.tick)));
         Some(LegView {
             destination: self.destination(leg).clone(),
@@ -91,7 +108,7 @@ impl Queue {
         })
     }
 
-    /// Where each recipient of a message stands at each of its destinations. Empty: there is no such message.
+    /// Where each recipient of a message stands at each of its destinations. Empty: there is no such message, or nobody knows.
     pub fn recipients(&self, id: SpoolId) -> Vec<RecipientView> {
         let Some(message) = self.find(id) else { return Vec::new() };
         let mut views = Vec::new();
@@ -156,14 +173,26 @@ impl Queue {
     }
 
     /// What the spool is to keep of a message, to be handed back with it after a restart. Empty: nothing, or there is no
-    /// such message. Whoever is still to be reported is not in it: after a restart that recipient is tried again.
+    /// such message. Whoever is still to be reported is not in it: after a restart that recipient is tried again. Nothing is
+    /// to be noted for one whose envelope can't be read.
     pub fn state(&self, id: SpoolId) -> Vec<u8> {
-        let Some(message) = self.find(id) else { return Vec::new() };
+        self.find(id).map(|message| self.remembered(message).encode()).unwrap_or_default()
+    }
+
+    /// What a restart would have to know of a message.
+    pub(crate) fn remembered(&self, message: u32) -> Remembered {
         let record = &self.messages[message];
-        let none = Extra::default();
-        let extra = self.extra(message).unwrap_or(&none);
-        let mut done: Vec<_> =
-            extra.done.iter().map(|(number, hash)| (*number, self.done_at(message, *number, *hash))).collect();
+        let (held, delay_told) = (record.has(Message::HELD), record.has(Message::DELAY_TOLD));
+        let Some(extra) = self.extra(message) else {
+            return Remembered { held, delay_told, ..Remembered::default() };
+        };
+        // A recipient of whom nothing is left to do is done everywhere, whatever its routes will be.
+        let open: BTreeSet<u32> = open_of(extra).collect();
+        let is_open = |number: u32| {
+            open.contains(&number) || self.legs_of(message).any(|leg| self.is_pending(leg, number))
+        };
+        let at = |(number, hash): &(u32, u32)| (*number, if is_open(*number) { *hash } else { EVERYWHERE });
+        let mut done: Vec<_> = extra.done.iter().map(at).collect();
         done.sort_unstable_by_key(|(number, hash)| (*hash, *number));
         done.dedup();
         let dead = extra.dead.iter().map(|dead| DeadRecipient {
@@ -171,20 +200,27 @@ impl Queue {
             destination: dead.destination,
             reason: (*dead.reason).clone(),
         });
-        let held = record.has(Message::HELD);
-        let delay_told = record.has(Message::DELAY_TOLD);
-        Remembered { held, delay_told, done, dead: dead.collect(), buried_at: extra.buried_at }.encode()
+        Remembered { held, delay_told, done, dead: dead.collect(), buried_at: extra.buried_at }
     }
+}
 
-    /// Where a recipient counts as done: everywhere, if there is nothing left to do for it, whatever its routes will be.
-    fn done_at(&self, message: u32, number: u32, hash: u32) -> u32 {
-        let extra = self.extra(message);
-        let open = extra.is_some_and(|extra| {
-            extra.reporting.iter().any(|(other, _)| *other == number)
-                || extra.dead.iter().any(|dead| dead.recipient == number)
-                || extra.joining.iter().any(|(_, other)| *other == number)
-        });
-        let pending = self.legs_of(message).any(|leg| self.is_pending(leg, number));
-        if open || pending { hash } else { EVERYWHERE }
+/// Recipients with whom it is not over, apart from those still to be served.
+fn open_of(extra: &Extra) -> impl Iterator<Item = u32> {
+    let reporting = extra.reporting.iter().map(|(number, _)| *number);
+    let dead = extra.dead.iter().map(|dead| dead.recipient);
+    reporting.chain(dead).chain(extra.joining.iter().map(|(_, number)| *number))
+}
+
+/// The leg that stands for all that is known of a message whose envelope can't be read.
+fn unreadable() -> LegView {
+    // RFC 3463 section 3.4: other or undefined mail system status.
+    let reason = Reason::ours(Status(5, 3, 0), "the envelope can't be read; kept as it is until it is dropped");
+    LegView {
+        destination: "".into(),
+        state: State::Dead,
+        attempts: 0,
+        due_in: None,
+        recipients: 0,
+        last: Some(reason),
     }
 }

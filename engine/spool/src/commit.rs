@@ -10,6 +10,10 @@ use crate::{BLOCK, FORMAT_VERSION, Receipt, Spool, compaction};
 /// Spare segments kept for reuse, at least.
 const SPARE_MIN: usize = 4;
 
+/// Files a write to which has failed, from which on one of them is tried again in place of a new one: where every header fails
+/// and files can be made, they would pile up without end.
+const SUSPECTS_MAX: usize = 4;
+
 const _: () = assert!(SPARE_MIN < compaction::SEGMENTS_MIN);
 
 impl Spool {
@@ -31,12 +35,14 @@ impl Spool {
     /// Removes a segment file that is not needed, nor believed: only one that the newest header on the disk has let go.
     /// Otherwise a settlement in it could be gone, and its message, in an older file, be there.
     fn poll_remove(&mut self) -> Option<Op> {
-        let let_go = |spare: &&Spare| spare.sequence < self.durable_head || spare.sequence == 0;
-        if !self.free.is_empty() && self.suspects.front().filter(let_go).is_some() {
-            return self.suspects.pop_front().map(|spare| Op::Remove(spare.slot));
-        }
-        if self.free.len() > SPARE_MIN.max(self.index.segments.len()) && self.free.front().filter(let_go).is_some() {
-            return self.free.pop_front().map(|spare| Op::Remove(spare.slot));
+        let (head, pinned) = (self.durable_head, self.durable_pinned);
+        let let_go =
+            |spare: &Spare| spare.sequence == 0 || (spare.sequence < head && !pinned.contains(&spare.sequence));
+        let (suspect, surplus) = (!self.free.is_empty(), self.free.len() > SPARE_MIN.max(self.index.segments.len()));
+        for (spares, too_many) in [(&mut self.suspects, suspect), (&mut self.free, surplus)] {
+            if let Some(place) = spares.iter().position(let_go).filter(|_| too_many) {
+                return spares.remove(place).map(|spare| Op::Remove(spare.slot));
+            }
         }
         None
     }
@@ -98,15 +104,15 @@ impl Spool {
             pinned: segments.pinned(),
         };
         segments.begin(slot, Segment::new(sequence, key, size));
-        self.in_flight = Some(InFlight::Header { slot, head });
+        self.in_flight = Some(InFlight::Header { slot, head, pinned: header.pinned });
         Some(Op::Write { slot, offset: 0, bytes: header.block() })
     }
 
-    /// One that failed before is used again only if no other can be had.
+    /// One that failed before is used again only if no other can be had, or if there are too many of them.
     fn take_spare(&mut self) -> Option<Slot> {
         let spare = self.free.pop_front().or_else(|| {
-            let another_try = std::mem::take(&mut self.create_failed);
-            if another_try { self.suspects.pop_front() } else { None }
+            let no_other = std::mem::take(&mut self.create_failed);
+            if no_other || self.suspects.len() >= SUSPECTS_MAX { self.suspects.pop_front() } else { None }
         });
         spare.map(|spare| spare.slot)
     }
@@ -128,8 +134,8 @@ impl Spool {
     pub fn written(&mut self, result: Result<(), Failure>) -> Vec<Completion> {
         match (self.in_flight.take(), result) {
             (None, _) => Vec::new(),
-            (Some(InFlight::Header { slot, head }), Ok(())) => {
-                self.durable_head = head;
+            (Some(InFlight::Header { slot, head, pinned }), Ok(())) => {
+                (self.durable_head, self.durable_pinned) = (head, pinned);
                 self.active = Some(Active { slot, offset: BLOCK as u64 });
                 Vec::new()
             }

@@ -4,8 +4,9 @@ use crate::compaction::Compaction;
 use crate::index::{Flags, Index, Node};
 use crate::operation::{Entry, Location, MessageParts, Slot, Stats, Token};
 use crate::record::{self, Attached, Kind};
-use crate::{BLOCK, Options, SEGMENT_SIZE_MAX};
+use crate::{BLOCK, BodyFile, Options, PINNED_MAX, SEGMENT_SIZE_MAX};
 use ringpost_base::{ByteCount, Entropy, SpoolId};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 /// Most bytes of a message's state. It is rewritten as a whole at each change, so it is to be small; this bounds what a
@@ -55,7 +56,7 @@ pub(crate) struct Active {
 
 #[derive(Debug)]
 pub(crate) enum InFlight {
-    Header { slot: Slot, head: u64 },
+    Header { slot: Slot, head: u64, pinned: [u64; PINNED_MAX] },
     Batch { batch: Batch, slot: Slot, offset: u64 },
 }
 
@@ -82,6 +83,8 @@ pub struct Spool {
     pub(crate) next_slot: u32,
     /// The head that the newest header on the disk says: what is older is not read any more.
     pub(crate) durable_head: u64,
+    /// The older ones that it says are still to be read.
+    pub(crate) durable_pinned: [u64; PINNED_MAX],
     pub(crate) creating: bool,
     /// The last attempt to make a segment failed.
     pub(crate) create_failed: bool,
@@ -115,6 +118,7 @@ impl Spool {
             next_sequence: 1,
             next_slot: 0,
             durable_head: 0,
+            durable_pinned: [0; PINNED_MAX],
             creating: false,
             create_failed: false,
             staged: VecDeque::new(),
@@ -133,16 +137,17 @@ impl Spool {
         if record > self.options.record_max() || self.index.find(parts.id).is_some() {
             return false;
         }
-        let len = (parts.envelope.len() as u32).to_le_bytes();
         let size = parts.body_file.map_or(parts.bytes.len() as u64, |file| file.len);
         let flags = Flags::STAGED.with(Flags::BODY_FILE, parts.body_file.is_some());
         self.index.insert(Node::new(parts.id, size, None, flags));
         let duty = Duty::Append(token);
         match parts.body_file {
-            None => self.stage(Kind::Message, parts.id, &[&len, parts.envelope, parts.bytes], duty),
+            None => {
+                let len = (parts.envelope.len() as u32).to_le_bytes();
+                self.stage(Kind::Message, parts.id, &[&len, parts.envelope, parts.bytes], duty);
+            }
             Some(file) => {
-                let (size, crc) = (file.len.to_le_bytes(), file.crc.to_le_bytes());
-                self.stage(Kind::MessageFile, parts.id, &[&len, parts.envelope, &size, &crc], duty);
+                self.stage(Kind::MessageFile, parts.id, &[&record::payload_of_file(parts.envelope, file)], duty);
             }
         }
         true
@@ -152,26 +157,47 @@ impl Spool {
     /// becomes durable together with it. Gives false, and takes nothing, if the record is not whole, is larger than a
     /// segment, or the message is here already.
     pub fn adopt(&mut self, token: Token, bytes: &[u8], key: u64, state: &[u8]) -> bool {
-        self.take_over(token, bytes, key, state, false)
+        self.take_over(token, bytes, key, Attached { state, legacy: false }, None)
     }
 
     /// The same for a message of which a log of format 1 says which recipients are done, and has no state.
     pub fn adopt_legacy(&mut self, token: Token, bytes: &[u8], key: u64, done: &[u32]) -> bool {
-        self.take_over(token, bytes, key, &record::progress(done), true)
+        self.take_over(token, bytes, key, Attached { state: &record::progress(done), legacy: true }, None)
     }
 
-    fn take_over(&mut self, token: Token, bytes: &[u8], key: u64, state: &[u8], legacy: bool) -> bool {
+    /// The same for a message that is too large for a segment of this log: its bytes were put into a body file, synced
+    /// together with its directory entry. `done` is what a log of format 1 says of it, and `state` counts only where that is
+    /// empty.
+    pub fn adopt_into_file(
+        &mut self,
+        token: Token,
+        bytes: &[u8],
+        key: u64,
+        (state, done): (&[u8], &[u32]),
+        file: BodyFile,
+    ) -> bool {
+        let progress = record::progress(done);
+        let legacy = !done.is_empty();
+        let state = if legacy { &progress } else { state };
+        self.take_over(token, bytes, key, Attached { state, legacy }, Some(file))
+    }
+
+    fn take_over(&mut self, token: Token, bytes: &[u8], key: u64, noted: Attached<'_>, into: Option<BodyFile>) -> bool {
         let Some(raw) = record::parse(bytes, key) else { return false };
         let Some(message) = record::message_of(&raw) else { return false };
-        let record = record::HEADER + raw.payload.len() + state.len() + 4;
+        let (kind, payload) = match into {
+            Some(file) => (Kind::MessageFile, Cow::Owned(record::payload_of_file(message.envelope, file))),
+            None => (raw.kind, Cow::Borrowed(raw.payload)),
+        };
+        let record = record::HEADER + payload.len() + noted.state.len() + 4;
         if record > self.options.record_max() || self.index.find(raw.id).is_some() {
             return false;
         }
-        let flags = Flags::STAGED.with(Flags::BODY_FILE, raw.kind == Kind::MessageFile);
+        let flags = Flags::STAGED.with(Flags::BODY_FILE, kind == Kind::MessageFile);
         let mut node = Node::new(raw.id, message.content.size(), None, flags);
-        node.set_state(state, legacy);
+        node.set_state(noted.state, noted.legacy);
         self.index.insert(node);
-        self.stage_attached(raw.kind, raw.id, raw.payload, Duty::Append(token));
+        self.stage_attached(kind, raw.id, &payload, Duty::Append(token));
         true
     }
 

@@ -216,6 +216,11 @@ pub(crate) fn message_of<'a>(raw: &Raw<'a>) -> Option<MessageRecord<'a>> {
     Some(MessageRecord { id: raw.id, envelope, content })
 }
 
+/// The payload of a message that has a body file.
+pub(crate) fn payload_of_file(envelope: &[u8], file: BodyFile) -> Vec<u8> {
+    [&(envelope.len() as u32).to_le_bytes(), envelope, &file.len.to_le_bytes(), &file.crc.to_le_bytes()].concat()
+}
+
 impl Content<'_> {
     /// Length of the message in bytes, wherever they are.
     pub fn size(&self) -> u64 {

@@ -3,7 +3,11 @@
 //! The caller gives every segment's first block, asks for the order, and then gives every segment's bytes in it. At the end
 //! of the log a torn record is expected: nothing behind it was acknowledged. A bad record with good ones behind it, or
 //! before the end that the next segment's header tells, is damage; it is counted and reported, and reading goes on at the
-//! next good one, so a bad record loses no more than itself.
+//! next good one, so a bad record loses no more than itself. What can't be read at all is damage too: the caller gives zeros
+//! in its place and says where ([`Recovery::unreadable`]).
+//!
+//! Of a segment older than the head, which is kept for the sake of messages that younger ones refer to, only records of
+//! messages count: what else stands in it has younger records in its place, or was let go together with them.
 //!
 //! What is read of a message is what the caller makes of its envelope: so a million envelopes need not be held.
 
@@ -13,7 +17,7 @@ use crate::log::Spare;
 use crate::operation::{Location, Slot};
 use crate::record::{self, Elsewhere, Kind, Raw};
 use crate::segment::Segment;
-use crate::{BLOCK, Options, SegmentHeader, Spool, UnknownVersion};
+use crate::{BLOCK, Options, PINNED_MAX, SegmentHeader, Spool, UnknownVersion};
 use ringpost_base::{Entropy, SpoolId};
 use std::collections::{BTreeMap, HashMap};
 
@@ -45,6 +49,17 @@ pub struct Damage {
     pub len: u64,
 }
 
+/// A message that is not where a record says it is, although its segment should be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// The message.
+    pub id: SpoolId,
+    /// The segment file of the record that refers to it.
+    pub slot: Slot,
+    /// The offset of that record, in bytes.
+    pub offset: u64,
+}
+
 /// A message in a segment of which only those count that a younger one refers to.
 struct LetGo<D> {
     place: Place,
@@ -61,10 +76,14 @@ pub struct Recovery<D> {
     next_sequence: u64,
     /// Segments before it are in the log only for the messages that younger ones refer to.
     head: u64,
+    /// Of these, the ones that the newest header names.
+    pinned: [u64; PINNED_MAX],
     index: Index,
     /// By the handle of the message.
     digests: Vec<Option<D>>,
     let_go: HashMap<SpoolId, LetGo<D>>,
+    /// Messages that were referred to and not found, by where the referring record stands.
+    unresolved: BTreeMap<SpoolId, Place>,
     damage: Vec<Damage>,
 }
 
@@ -76,10 +95,12 @@ impl<D> Default for Recovery<D> {
             next_slot: 0,
             next_sequence: 1,
             head: 0,
+            pinned: [0; PINNED_MAX],
             // Ids of a log are not chosen by strangers: the seed of its table need not be a secret.
             index: Index::new(0),
             digests: Vec::new(),
             let_go: HashMap::new(),
+            unresolved: BTreeMap::new(),
             damage: Vec::new(),
         }
     }
@@ -109,11 +130,22 @@ impl<D> Recovery<D> {
         Ok(())
     }
 
+    /// Takes note of a segment file whose first block can't be read: it is left alone.
+    pub fn unreadable_header(&mut self, slot: Slot) {
+        self.next_slot = self.next_slot.max(slot.0.saturating_add(1));
+        self.unreadable(slot, 0, BLOCK as u64);
+    }
+
+    /// Takes note of a piece of a segment that can't be read, for which zeros are given to [`Recovery::segment`].
+    pub fn unreadable(&mut self, slot: Slot, offset: u64, len: u64) {
+        self.damage.push(Damage { slot, offset, len });
+    }
+
     /// The segments to read, in order, once all headers are taken. Those the log had already let go are left out.
     pub fn order(&mut self) -> Vec<(Slot, SegmentHeader)> {
         if let Some((_, (_, newest))) = self.headers.last_key_value() {
             let newest = *newest;
-            self.head = newest.head;
+            (self.head, self.pinned) = (newest.head, newest.pinned);
             let let_go = self.headers.extract_if(.., |sequence, _| !newest.needs(*sequence));
             self.unused.extend(let_go.map(|(_, (slot, _))| slot));
         }
@@ -140,7 +172,19 @@ impl<D> Recovery<D> {
     /// Sequences of segments that are part of the log and of which there is no file.
     pub fn missing(&self) -> Vec<u64> {
         let previous = self.headers.values().map(|(_, header)| header.previous);
-        previous.filter(|previous| *previous >= self.head.max(1) && !self.headers.contains_key(previous)).collect()
+        let in_order = previous.filter(|previous| *previous >= self.head.max(1));
+        let pinned = self.pinned.iter().copied().filter(|sequence| *sequence != 0);
+        pinned.chain(in_order).filter(|sequence| !self.headers.contains_key(sequence)).collect()
+    }
+
+    /// Messages that records refer to and that are lost. One whose segment was let go is none of them: it was settled, and
+    /// its settlement not yet on the disk.
+    pub fn lost(&self) -> impl Iterator<Item = Lost> {
+        self.unresolved.iter().map(|(id, Place { slot, offset, .. })| Lost {
+            id: *id,
+            slot: *slot,
+            offset: u64::from(*offset),
+        })
     }
 
     /// Takes the bytes of a segment, whole, in the order given. `digest` is shown each envelope, also of messages that turn
@@ -175,8 +219,11 @@ impl<D> Recovery<D> {
         digest: &mut dyn FnMut(SpoolId, &[u8]) -> D,
     ) {
         let place = Place { slot, offset: at as u32, len: raw.len() as u32 };
+        let let_go = header.sequence < self.head;
         match raw.kind {
             Kind::Settled => self.forget(raw.id),
+            // Believed, they would bring back messages whose settlements are gone.
+            Kind::Progress | Kind::State | Kind::Elsewhere if let_go => {}
             Kind::Progress | Kind::State => {
                 if let Some(handle) = self.index.find(raw.id) {
                     self.index.node_mut(handle).set_state(raw.payload, raw.kind == Kind::Progress);
@@ -187,7 +234,7 @@ impl<D> Recovery<D> {
                 let Some(message) = record::message_of(raw) else { return };
                 let flags = Flags::default().with(Flags::BODY_FILE, raw.kind == Kind::MessageFile);
                 let (size, digest) = (message.content.size(), digest(raw.id, message.envelope));
-                if header.sequence < self.head {
+                if let_go {
                     self.let_go.insert(raw.id, LetGo { place, size, flags, digest });
                 } else {
                     let handle = self.enter(raw.id, size, flags, digest);
@@ -202,6 +249,7 @@ impl<D> Recovery<D> {
     fn enter(&mut self, id: SpoolId, size: u64, flags: Flags, digest: D) -> u32 {
         let handle = self.index.find(id).unwrap_or_else(|| self.index.insert(Node::new(id, size, None, flags)));
         self.index.node_mut(handle).size = size;
+        self.unresolved.remove(&id);
         self.keep(handle, digest);
         handle
     }
@@ -225,6 +273,7 @@ impl<D> Recovery<D> {
 
     fn forget(&mut self, id: SpoolId) {
         self.let_go.remove(&id);
+        self.unresolved.remove(&id);
         if let Some(handle) = self.index.find(id) {
             self.index.remove(handle);
             self.digests[handle as usize] = None;
@@ -232,15 +281,24 @@ impl<D> Recovery<D> {
     }
 
     /// A message stands where this record says, and this record stands for it in the order of the log. Where its
-    /// segment is gone, or what stands there is not the message, it was settled, or it is damaged and told so.
+    /// segment is gone and was not to be kept, it was settled; where what stands there is not the message, it is lost,
+    /// unless a younger record settles it, or is a copy of it.
     fn refer(&mut self, version: u8, raw: &Raw<'_>, place: Place) {
         let Some(elsewhere) = Elsewhere::parse(raw.payload) else { return };
-        let Some((slot, _)) = self.headers.get(&elsewhere.sequence) else { return };
+        let Some((slot, _)) = self.headers.get(&elsewhere.sequence) else {
+            if elsewhere.sequence >= self.head.max(1) || self.pinned.contains(&elsewhere.sequence) {
+                self.unresolved.insert(raw.id, place);
+            }
+            return;
+        };
         let bytes = Place { slot: *slot, offset: elsewhere.offset, len: elsewhere.len };
         let handle = match self.index.find(raw.id) {
             Some(handle) => handle,
             None => {
-                let Some(found) = self.let_go.remove(&raw.id).filter(|found| found.place == bytes) else { return };
+                let Some(found) = self.let_go.remove(&raw.id).filter(|found| found.place == bytes) else {
+                    self.unresolved.insert(raw.id, place);
+                    return;
+                };
                 self.enter(raw.id, found.size, found.flags, found.digest)
             }
         };
@@ -284,7 +342,7 @@ impl<D> Recovery<D> {
         let mut spool = Spool::over(self.index, options, entropy);
         spool.next_sequence = self.next_sequence;
         spool.next_slot = self.next_slot;
-        spool.durable_head = self.head;
+        (spool.durable_head, spool.durable_pinned) = (self.head, self.pinned);
         spool.free = self.unused.into_iter().map(|slot| Spare { slot, sequence: 0 }).collect();
         let pinned: Vec<Slot> = self.headers.range(..self.head).map(|(_, (slot, _))| *slot).collect();
         pinned.into_iter().for_each(|slot| spool.unpin(slot));

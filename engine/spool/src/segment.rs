@@ -256,7 +256,7 @@ impl Segments {
     pub(crate) fn unpin(&mut self, slot: Slot) -> Option<Segment> {
         let segment = self.by_slot.get(&slot)?;
         let in_order = self.oldest().is_some_and(|(_, oldest)| oldest.sequence <= segment.sequence);
-        if in_order || segment.references > 0 || !self.pinned.remove(&slot) {
+        if in_order || segment.references > 0 || segment.live > 0 || !self.pinned.remove(&slot) {
             return None;
         }
         if let Some(oldest) = self.order.front().and_then(|slot| self.by_slot.get_mut(slot)) {

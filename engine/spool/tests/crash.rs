@@ -158,7 +158,7 @@ impl World {
     fn recover(&mut self) -> Spool {
         let entropy = self.dice.roll(256) as u8;
         let mut back = read_back(&mut self.disk, options(SEGMENT_KIB), entropy).expect("known versions");
-        assert_eq!((&back.damage[..], &back.missing[..]), (&[][..], &[][..]));
+        assert_eq!((&back.damage[..], &back.missing[..], &back.lost[..]), (&[][..], &[][..], &[][..]));
         let found: BTreeMap<_, _> = back.live.iter().map(|message| (message.id, message)).collect();
         for id in &self.owed.clone() {
             let message = found.get(id).unwrap_or_else(|| panic!("{id} was acknowledged and is lost"));

@@ -236,7 +236,7 @@ impl World {
     /// Reads a disk back and compares it with what was promised; gives the log as it goes on from there.
     fn recovered(&self, mut disk: Disk) -> World {
         let back = read_back(&mut disk, options(KIB), 9).expect("known versions");
-        assert_eq!((&back.damage[..], &back.missing[..]), (&[][..], &[][..]));
+        assert_eq!((&back.damage[..], &back.missing[..], &back.lost[..]), (&[][..], &[][..], &[][..]));
         let found: BTreeMap<u64, _> = back.live.iter().map(|message| (number(message.id), message)).collect();
         for number in &self.promises.owed {
             assert!(found.contains_key(number), "{number} was acknowledged and is lost");

@@ -48,7 +48,7 @@ impl Log {
     /// The process is gone; this is what the next one finds.
     fn restart(&mut self) -> Vec<(u64, Vec<u8>)> {
         let back = read_back(&mut self.disk, options(KIB), 6).expect("known versions");
-        assert_eq!((&back.damage[..], &back.missing[..]), (&[][..], &[][..]));
+        assert_eq!((&back.damage[..], &back.missing[..], &back.lost[..]), (&[][..], &[][..], &[][..]));
         self.spool = back.spool;
         back.live.into_iter().map(|message| (number(message.id), message.state.into_vec())).collect()
     }
@@ -447,6 +447,7 @@ fn a_message_that_is_damaged_is_told_and_gone_after_a_restart() {
     let found: Vec<u64> = back.live.iter().map(|message| number(message.id)).filter(|number| *number < 100).collect();
     assert_eq!(found, [1, 3]);
     assert_eq!(back.damage, [Damage { slot: there.slot, offset: there.offset, len: there.len.into() }]);
+    assert_eq!(back.lost.iter().map(|lost| lost.id).collect::<Vec<_>>(), [id(2)]);
     assert_eq!(back.spool.stats().pinned, 0);
 }
 
@@ -531,6 +532,36 @@ fn states_go_with_messages_that_are_copied_and_adopted() {
     }
     assert_eq!(other.run(), [(1, Ok(())), (2, Ok(())), (3, Ok(()))]);
     assert_eq!(other.restart(), expected);
+}
+
+#[test]
+fn a_message_larger_than_the_segments_of_today_is_adopted_into_a_file() {
+    let (large, body) = (options(64), vec![b'x'; 40_000]);
+    let (mut spool, mut disk) = (Spool::new(large, Entropy([5; 16])), Disk::default());
+    assert!(spool.append(Token(1), &MessageParts { id: id(1), envelope: b"env", bytes: &body, body_file: None }));
+    run_all(&mut spool, &mut disk, large);
+    let location = spool.locate(id(1)).expect("alive");
+    let (record, key) = (disk.read(location), location.key);
+    for (done, state, legacy_done) in [(&[][..], &b"state"[..], vec![]), (&[3, 7], b"", vec![3, 7])] {
+        let (mut log, file) = (Log::new(), BodyFile { len: body.len() as u64, crc: 9 });
+        assert!(!log.spool.adopt(Token(1), record, key, state), "it is too large");
+        assert!(!log.spool.adopt_into_file(Token(1), record, key ^ 1, (state, done), file), "not whole");
+        assert!(log.spool.adopt_into_file(Token(1), record, key, (state, done), file));
+        assert_eq!(log.run(), [(1, Ok(()))]);
+        let back = read_back(&mut log.disk, options(KIB), 6).expect("known versions");
+        let expected = Recovered {
+            id: id(1),
+            digest: b"env".to_vec(),
+            size: file.len,
+            has_body_file: true,
+            state: state.into(),
+            legacy_done,
+        };
+        assert_eq!(back.live, [expected]);
+        let location = back.spool.locate(id(1)).expect("alive");
+        let record = parse_message(log.disk.read(location), location.key).expect("whole");
+        assert_eq!(record.content, Content::File(file));
+    }
 }
 
 #[test]

@@ -45,7 +45,7 @@ const MESH_CAPACITY: usize = 1024;
 const HEALTH: Duration = Duration::from_millis(200);
 
 /// What the close phase may take after the drain's deadline before the process ends regardless.
-const CLOSE: Duration = Duration::from_secs(10);
+const CLOSE: Duration = Duration::from_secs(20);
 
 /// Runs the server.
 pub(crate) fn serve(options: &ConfigFile) -> Result<()> {

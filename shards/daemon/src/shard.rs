@@ -41,6 +41,9 @@ const ATTEMPTS_END: Duration = Duration::from_secs(5);
 /// How long sessions that are cut off may take to end.
 const CUT_OFF: Duration = Duration::from_secs(2);
 
+/// How long a message of the class `memory` waits for its first attempt before it is written into the spool.
+const KEPT_MAX: Duration = Duration::from_secs(10);
+
 /// How often the stop looks whether something has ended.
 const LOOK: Duration = Duration::from_millis(5);
 
@@ -297,6 +300,7 @@ impl Taking {
     fn begin(&self, inbox: Inbox<JobDone>, orders: Inbox<Order>, keeper: Sender<Request>) {
         spawn_vital(self.runner.clone().run());
         spawn_vital(self.runner.clone().collect(inbox));
+        spawn_vital(self.store.clone().persist_old(KEPT_MAX));
         spawn_vital(self.runner.leases().clone().serve());
         spawn_vital(self.runner.leases().clone().keep_swept());
         spawn_vital(self.table.clone().keep_swept());

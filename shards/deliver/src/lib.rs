@@ -13,6 +13,7 @@ mod local;
 mod maildir;
 mod parcel;
 mod report;
+mod reroute;
 mod runner;
 mod target;
 mod webhook;

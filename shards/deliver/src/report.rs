@@ -8,7 +8,7 @@ use ringpost_message::report::{
 };
 use ringpost_message::{Envelope, HEADERS_MAX, Recipient, Ret};
 use ringpost_metrics::Counter;
-use ringpost_queue::{How, Reason, Status, Verdict};
+use ringpost_queue::{DestinationHash, How, Reason, Status, Verdict};
 use ringpost_runtime::{now, sleep, spawn};
 use ringpost_store::{BodyReader, Failure, LoadedContent, StoreError};
 use std::cell::Cell;
@@ -80,7 +80,7 @@ impl Runner {
         let Some((envelope, content)) = self.original(id, envelope).await else {
             // Not even who sent it can be read.
             if !verdict.failed.is_empty() {
-                self.bury(id, &verdict.failed);
+                self.bury(id, verdict.destination, &verdict.failed);
             }
             return;
         };
@@ -114,11 +114,11 @@ impl Runner {
         };
         if !done.is_empty() {
             let numbers: Vec<u32> = done.iter().map(|(number, _)| *number).collect();
-            let settled = self.queue.borrow_mut().reported(id, &numbers);
+            let settled = self.queue.borrow_mut().reported(id, verdict.destination, &numbers);
             self.note_or_settle(id, settled, &envelope);
         }
         if !bury.is_empty() {
-            self.bury(id, &bury);
+            self.bury(id, verdict.destination, &bury);
         }
     }
 
@@ -131,8 +131,8 @@ impl Runner {
     }
 
     /// Keeps a message for inspection.
-    fn bury(self: &Rc<Self>, id: SpoolId, failed: &[(u32, Reason)]) {
-        self.queue.borrow_mut().bury(id, failed);
+    fn bury(self: &Rc<Self>, id: SpoolId, destination: DestinationHash, failed: &[(u32, Reason)]) {
+        self.queue.borrow_mut().bury(id, destination, failed);
         self.store.note(id, &self.queue.borrow().state(id));
         self.persist(id);
         self.block.add(Counter::DeadLettersBuried, 1);

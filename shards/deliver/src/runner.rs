@@ -8,7 +8,7 @@ use ringpost_base::{MessageIds, SpoolId};
 use ringpost_message::{Envelope, Recipient};
 use ringpost_metrics::{Block, Counter, Gauge, Timing};
 use ringpost_queue::{
-    Action, Attempt, DomainHash, How, LegId, NewItem, NewLeg, Options as QueueOptions, Outcome, Pushed, Queue, Reason, Routes,
+    Action, Asked, Attempt, DomainHash, Forgotten, How, LegId, NewItem, NewLeg, Options as QueueOptions, Outcome, Pushed, Queue, Reason, Routes,
     Status, Verdict,
 };
 use ringpost_runtime::local::Bell;
@@ -78,6 +78,8 @@ pub struct Runner {
     stopped: Cell<bool>,
     /// Reports being made, and messages being read for them.
     pub(crate) reporting: Cell<usize>,
+    /// How often what waits was routed again.
+    pub(crate) round: Cell<u64>,
 }
 
 /// An attempt with what it is made of.
@@ -105,6 +107,7 @@ impl Runner {
             work: Bell::default(),
             stopped: Cell::new(false),
             reporting: Cell::new(0),
+            round: Cell::new(0),
         });
         let told = Rc::downgrade(&runner);
         runner.leases.when_freed(Box::new(move |destination| {
@@ -149,10 +152,13 @@ impl Runner {
     }
 
     /// Delivers by other routes and to other targets, from the next attempt on.
-    pub fn redirect(&self, options: QueueOptions, directions: Directions) {
+    pub fn redirect(self: &Rc<Self>, options: QueueOptions, directions: Directions) {
         self.queue.borrow_mut().configure(options, &|name| directions.targets.is_local(name));
         let former = self.directions.replace(directions);
         former.targets.retire(&self.directions.borrow().targets);
+        if former.routes != self.directions.borrow().routes {
+            self.route_again();
+        }
         self.ring();
     }
 
@@ -250,9 +256,13 @@ impl Runner {
                 self.store.note(id, &self.queue.borrow().state(id));
                 self.report(id, None, Verdict { delayed: recipients, ..Verdict::default() });
             }
-            Action::Forget { id } => {
-                tracing::info!(id = %id, "message forgotten: nothing is left to do, or its time as a dead letter is over");
-                self.block.add(Counter::DeadLettersForgotten, 1);
+            Action::Forget { id, cause } => {
+                if cause == Forgotten::DeadLetter {
+                    tracing::info!(id = %id, "message forgotten: its time as a dead letter is over");
+                    self.block.add(Counter::DeadLettersForgotten, 1);
+                } else {
+                    tracing::info!(id = %id, "message forgotten: nothing is left to do");
+                }
                 self.store.settle(id);
             }
         }
@@ -374,7 +384,7 @@ impl Runner {
     /// The one arrow back: outcomes settle the message, put it off, or have its sender told.
     pub(crate) fn finish(self: &Rc<Self>, id: SpoolId, leg: LegId, envelope: Option<&Rc<Envelope>>, done: Done) {
         self.count(&done.outcomes);
-        let verdict = self.queue.borrow_mut().outcome(leg, &done.outcomes, done.hop_failed, now());
+        let verdict = self.queue.borrow_mut().outcome(leg, &done.outcomes, Asked::of(done.hop_failed), now());
         if verdict.unknown {
             // An operator has dropped it while it was under way.
             tracing::info!(id = %id, "outcome of an attempt that the queue no longer knows");
@@ -519,5 +529,6 @@ pub fn item(routes: &Routes, envelope: &Envelope, size: u64) -> NewItem {
         state: Box::default(),
         legacy_done: Vec::new(),
         recipients: envelope.recipients.len() as u32,
+        unreadable: false,
     }
 }

@@ -8,7 +8,8 @@
 //! - what arrives is, octet for octet, the trace header of the host and what the client sent, and only who it is for gets
 //!   it;
 //! - the same message reaches a destination a second time only if a fault lay between: the process died, or the
-//!   connection over which it went was lost, or the next hop was, after it might have taken it;
+//!   connection over which it went was lost, or the next hop was, after it might have taken it; and never once its
+//!   delivery was noted in the log for certain;
 //! - what was refused arrives nowhere, unless the refusal was not certain: a write had failed that had the message in it
 //!   (then it may come back after the process has died), or the next hop had it already while the client waited;
 //! - what has a receipt and is not settled comes back when the log is read, with a state at least as new as the last that was
@@ -56,6 +57,9 @@ pub(crate) struct Duty {
     /// A report of its failure is durable, or none was wanted.
     told: bool,
     buried: bool,
+    /// The queue was told that it is delivered; and that is on the disk for certain.
+    done: bool,
+    done_for_certain: bool,
 }
 
 /// What is known of one message of the host.
@@ -190,6 +194,8 @@ impl Book {
             at_excuse: 0,
             told: false,
             buried: false,
+            done: false,
+            done_for_certain: false,
         };
         let facts = Facts {
             shard,
@@ -278,7 +284,10 @@ impl Book {
             let Some(facts) = self.facts.get_mut(&id) else { continue };
             match facts.log {
                 InLog::Settling => facts.log = InLog::Gone,
-                InLog::Owed => facts.certain = facts.states.len() - 1,
+                InLog::Owed => {
+                    facts.certain = facts.states.len() - 1;
+                    facts.duties.iter_mut().for_each(|duty| duty.done_for_certain |= duty.done);
+                }
                 _ => {}
             }
         }
@@ -303,7 +312,9 @@ impl Book {
         for (id, facts) in self.facts.iter_mut().filter(|(_, facts)| facts.shard == shard) {
             let state = found.get(id);
             match (facts.log, state) {
-                (InLog::Owed, None) => wrong = wrong.or(Some(format!("{id} had a receipt and is not in the log any more"))),
+                (InLog::Owed, None) => {
+                    wrong = wrong.or(Some(format!("{id} had a receipt and is not in the log any more")))
+                }
                 (InLog::Gone, Some(_)) => wrong = wrong.or(Some(format!("{id} was settled for certain and is back"))),
                 (InLog::Settling, None) => facts.log = InLog::Gone,
                 (InLog::Settling, Some(_)) => facts.log = InLog::Owed,
@@ -329,6 +340,13 @@ impl Book {
         wrong.into_iter().for_each(|what| self.violate(what));
     }
 
+    /// Another shard has taken a message over, for certain.
+    pub(crate) fn adopted(&mut self, id: SpoolId, by: usize) {
+        if let Some(facts) = self.facts.get_mut(&id) {
+            facts.shard = by;
+        }
+    }
+
     /// A fault has hit a message on its way to a destination: it may have arrived.
     pub(crate) fn excuse(&mut self, id: SpoolId) {
         if let Some(facts) = self.facts.get_mut(&id) {
@@ -348,7 +366,7 @@ impl Book {
             return self.violate(format!("{id} arrived at {destination} for {address}, for whom it is not"));
         };
         let excused = deaths > duty.at_death || facts.excuses > duty.at_excuse;
-        let repeated = duty.times > 0;
+        let (repeated, for_certain) = (duty.times > 0, duty.done_for_certain);
         (duty.times, duty.at_death, duty.at_excuse) = (duty.times + 1, deaths, facts.excuses);
         self.totals.delivered += 1;
         self.totals.repeated += u64::from(repeated);
@@ -358,12 +376,24 @@ impl Book {
         let wrong = match () {
             () if changed => "is not what was sent",
             () if repeated && !excused => "is there already, and no fault lay between",
+            () if for_certain => "is there already, and that was noted for certain",
             () if refused => "was refused",
             () if too_early => "has not been answered yet",
             () if facts.dropped && deaths == facts.at_death => return,
             () => return,
         };
         self.violate(format!("what arrived of {id} at {destination} for {address} {wrong}"));
+    }
+
+    /// The queue was told that a recipient is served at a destination.
+    pub(crate) fn done(&mut self, id: SpoolId, recipient: u32, destination: Option<&str>) {
+        let Some(destination) = destination else { return };
+        for duty in self.duties(id, recipient, Some(destination)) {
+            duty.done = true;
+        }
+        if let Some(facts) = self.facts.get(&id).filter(|facts| !facts.in_memory) {
+            self.uncertain.entry(facts.shard).or_default().insert(id);
+        }
     }
 
     /// A report of a recipient's failure at a destination is durable, or nobody wants one. Without a destination: at

@@ -247,7 +247,8 @@ impl World {
         let client = &mut self.clients[number];
         if rude {
             client.asked.push_back(Asked::Other);
-            let said = self.dice.pick(&[&b"RSET\r\n"[..], b"NOOP\r\n", b"BLAH blah\r\n", b"RCPT TO:<a@b>\r\n", b"MAIL\r\n"]);
+            let said =
+                self.dice.pick(&[&b"RSET\r\n"[..], b"NOOP\r\n", b"BLAH blah\r\n", b"RCPT TO:<a@b>\r\n", b"MAIL\r\n"]);
             return self.client_says(number, said);
         }
         if !std::mem::replace(&mut client.greeted, true) {

@@ -233,7 +233,12 @@ impl World {
             self.book.excuse(job.id);
         }
         let outcomes = match replies.len() == job.recipients.len() && delivery.handed_over {
-            true => job.recipients.iter().zip(&replies).map(|(number, reply)| (*number, judge(reply, How::Passed))).collect(),
+            true => job
+                .recipients
+                .iter()
+                .zip(&replies)
+                .map(|(number, reply)| (*number, judge(reply, How::Passed)))
+                .collect(),
             false => all(&job.recipients, &Outcome::Deferred(ours("the connection to the next hop was lost"))),
         };
         self.delivered(shard, &job, outcomes, true);
@@ -308,15 +313,22 @@ impl Delivery {
         let Some(job) = self.job.as_ref().filter(|_| !self.begun) else { return Ok(false) };
         let Some(Content { envelope, bytes }) = &job.content else { return Ok(false) };
         self.begun = true;
-        let words: Vec<Option<String>> =
-            job.recipients.iter().map(|number| envelope.recipients.get(*number as usize).and_then(|to| words(to.notify))).collect();
+        let words: Vec<Option<String>> = job
+            .recipients
+            .iter()
+            .map(|number| envelope.recipients.get(*number as usize).and_then(|to| words(to.notify)))
+            .collect();
         let recipients: Vec<OutgoingRecipient<'_>> = job
             .recipients
             .iter()
             .zip(&words)
             .filter_map(|(number, words)| {
                 let recipient = envelope.recipients.get(*number as usize)?;
-                Some(OutgoingRecipient { address: &recipient.address, notify: words.as_deref(), orcpt: recipient.original.as_deref() })
+                Some(OutgoingRecipient {
+                    address: &recipient.address,
+                    notify: words.as_deref(),
+                    orcpt: recipient.original.as_deref(),
+                })
             })
             .collect();
         let outgoing = outgoing(envelope, &recipients, bytes.len() as u64);

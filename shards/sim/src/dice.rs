@@ -11,7 +11,7 @@ impl Dice {
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -20,7 +20,7 @@ impl Dice {
 
     /// One of `sides` numbers from 0; 0 where there are none.
     pub fn roll(&mut self, sides: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(sides)) >> 64) as u64
+        ((u128::from(self.draw()) * u128::from(sides)) >> 64) as u64
     }
 
     /// The same for places in a list.
@@ -46,8 +46,8 @@ impl Dice {
     /// Sixteen bytes of it, as machines take them.
     pub fn entropy(&mut self) -> [u8; 16] {
         let mut out = [0; 16];
-        out[..8].copy_from_slice(&self.next().to_le_bytes());
-        out[8..].copy_from_slice(&self.next().to_le_bytes());
+        out[..8].copy_from_slice(&self.draw().to_le_bytes());
+        out[8..].copy_from_slice(&self.draw().to_le_bytes());
         out
     }
 }

@@ -30,6 +30,7 @@ faults! {
     PowerLoss = 40, "the power fails";
     CrashInStart = 60, "the power fails again while the spool is read back";
     OrderlyStop = 60, "the server is stopped and started";
+    FewerCores = 12, "the host is started with a core less";
     SectorLost = 1, "a sector that was not synced is lost or old";
     WriteError = 60, "a write or sync of the log fails";
     ReadError = 60, "a record can't be read";

@@ -108,10 +108,11 @@ impl World {
                 Step::Need if out.is_empty() || own.input.is_empty() => break true,
                 Step::Need => self.send(own.link, 1, &std::mem::take(&mut out)),
                 Step::Close => break false,
-                Step::End => match self.hop_ends(hop, &mut own, &mut out, &mut owed) {
-                    Some(alive) => break alive,
-                    None => {}
-                },
+                Step::End => {
+                    if let Some(alive) = self.hop_ends(hop, &mut own, &mut out, &mut owed) {
+                        break alive;
+                    }
+                }
                 step => owed = self.hop_answers(&mut own, step, &mut out),
             }
         };

@@ -1,8 +1,8 @@
 //! The host: its shards, how it starts from its disks, and how it ends.
 
 use crate::calendar::{Event, Task};
-use crate::disk::{Disk, Name};
 use crate::delivery::{Delivery, Job};
+use crate::disk::{Disk, Name};
 use crate::fault::Fault;
 use crate::handover::Waiting;
 use crate::leases::Mesh;
@@ -72,7 +72,7 @@ impl Shard {
 }
 
 /// What is kept of an envelope while a log is read back.
-struct Digest {
+pub(crate) struct Digest {
     envelope: Option<Envelope>,
 }
 
@@ -112,19 +112,25 @@ impl World {
         self.book.totals.starts += 1;
         let epoch = self.epoch;
         self.note(format_args!("start {epoch}"));
+        if self.shards > 1 && self.strikes(Fault::FewerCores) {
+            self.shards -= 1;
+        }
         let mut shards = Vec::new();
         let mut found = Vec::new();
-        for number in 0..self.plan.shards {
-            let Some((spool, live)) = self.read_back(number) else { return };
-            if self.strikes(Fault::CrashInStart) {
-                self.power_fails();
-                return self.after(SECOND, Event::Start);
+        for number in 0..self.shards {
+            let Some((mut spool, mut live)) = self.read_back(number) else { return };
+            self.tell_recovered(number, &live);
+            let shards = self.shards;
+            for former in (shards..self.disks.len()).filter(|former| former % shards == number) {
+                if self.strikes(Fault::CrashInStart) || !self.adopt(number, &mut spool, &mut live, former) {
+                    self.power_fails();
+                    return self.after(SECOND, Event::Start);
+                }
             }
             shards.push(self.make_shard(number, spool));
             found.push(live);
         }
-        self.host =
-            Some(Host { shards, mesh: Mesh::default(), under_way: BTreeMap::new(), stopping: None });
+        self.host = Some(Host { shards, mesh: Mesh::default(), under_way: BTreeMap::new(), stopping: None });
         for (number, live) in found.into_iter().enumerate() {
             self.take_up(number, live);
         }
@@ -135,7 +141,7 @@ impl World {
         let mut queue = Queue::new(self.plan.queue.clone(), Entropy(self.dice.entropy()));
         queue.configure(self.plan.queue.clone(), &|name| Some(name == BOXES));
         let mut owned = Destinations::new();
-        let shards = self.plan.shards;
+        let shards = self.shards;
         let own = self.plan.destinations.iter().enumerate().filter(|(at, _)| at % shards == number);
         owned.configure(own.map(|(_, (name, options))| (name.clone(), options.clone())));
         Shard {
@@ -163,7 +169,7 @@ impl World {
     }
 
     /// Reads one log as the store does: files cut short go, what is read is synced, then the unused ones go.
-    fn read_back(&mut self, shard: usize) -> Option<(Spool, Vec<Recovered<Digest>>)> {
+    pub(crate) fn read_back(&mut self, shard: usize) -> Option<(Spool, Vec<Recovered<Digest>>)> {
         let entropy = Entropy(self.dice.entropy());
         let options = self.plan.spool;
         let disk = &mut self.disks[shard];
@@ -200,10 +206,13 @@ impl World {
         Some(recovery.finish(options, entropy))
     }
 
-    /// Enters what was found into the queue, settles what has no body file, and removes body files that nothing names.
-    fn take_up(&mut self, shard: usize, live: Vec<Recovered<Digest>>) {
+    pub(crate) fn tell_recovered(&mut self, shard: usize, live: &[Recovered<Digest>]) {
         let states = live.iter().map(|message| (message.id, message.state.to_vec())).collect();
         self.book.recovered(shard, &states);
+    }
+
+    /// Enters what was found into the queue, settles what has no body file, and removes body files that nothing names.
+    fn take_up(&mut self, shard: usize, live: Vec<Recovered<Digest>>) {
         let named: Vec<SpoolId> =
             live.iter().filter(|message| message.has_body_file).map(|message| message.id).collect();
         for message in live {
@@ -270,7 +279,7 @@ impl World {
         }
         host.stopping = Some(now);
         self.note(format_args!("orderly stop"));
-        for shard in 0..self.plan.shards {
+        for shard in 0..self.shards {
             self.end_sessions(shard);
         }
         self.task(SECOND / 10, 0, Task::Stopping);
@@ -280,7 +289,10 @@ impl World {
         let (now, Some(host)) = (self.now, &mut self.host) else { return };
         let since = host.stopping.unwrap_or(now);
         let busy = |shard: &Shard| {
-            shard.queue.in_flight() > 0 || !shard.reports.is_empty() || !shard.sessions.is_empty() || !shard.spool.is_idle()
+            shard.queue.in_flight() > 0
+                || !shard.reports.is_empty()
+                || !shard.sessions.is_empty()
+                || !shard.spool.is_idle()
         };
         let patient = now - since < DRAIN_MAX;
         if patient && host.shards.iter().any(busy) {
@@ -288,7 +300,7 @@ impl World {
         }
         // What is only in memory goes into the log now.
         if patient && host.shards.iter().any(|shard| !shard.kept.is_empty()) {
-            for shard in 0..self.plan.shards {
+            for shard in 0..self.shards {
                 self.persist_all(shard);
             }
             return self.task(SECOND / 10, 0, Task::Stopping);

@@ -55,7 +55,7 @@ pub(crate) struct Mesh {
 
 impl World {
     fn owner(&self, destination: usize) -> usize {
-        destination % self.plan.shards
+        destination % self.shards
     }
 
     pub(crate) fn destination(&self, name: &str) -> Option<usize> {

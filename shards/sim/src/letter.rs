@@ -29,7 +29,15 @@ impl Letter {
         Self {
             from: plan::sender(dice),
             to,
-            notify: dice.pick(&[None, None, None, Some("NEVER"), Some("FAILURE"), Some("SUCCESS,FAILURE,DELAY"), Some("SUCCESS")]),
+            notify: dice.pick(&[
+                None,
+                None,
+                None,
+                Some("NEVER"),
+                Some("FAILURE"),
+                Some("SUCCESS,FAILURE,DELAY"),
+                Some("SUCCESS"),
+            ]),
             ret: dice.pick(&[None, None, Some("FULL"), Some("HDRS")]),
             binary,
             body: body(number, size_max, binary, dice),

@@ -16,10 +16,10 @@
 //! | the log: records, commits, compaction, recovery | `ringpost_spool::{Spool, Recovery}` |
 //! | schedule, lanes, leases, dead letters, routes | `ringpost_queue::{Queue, Destinations, Routes}` |
 //! | envelopes, trace headers, reports | `ringpost_message` |
-//! | store, runner, hand-over, leases, sessions around these | `store.rs`, `runner.rs`, `delivery.rs`, `report.rs`, `handover.rs`, `leases.rs`, `session.rs`: stand-ins, in small, that follow `shards/store`, `shards/deliver` and `shards/serve` step by step |
+//! | store, runner, hand-over, leases, sessions around these | `store.rs`, `adopt.rs`, `runner.rs`, `delivery.rs`, `report.rs`, `handover.rs`, `leases.rs`, `session.rs`: stand-ins, in small, that follow `shards/store`, `shards/deliver` and `shards/serve` step by step |
 //! | disk, connections, clients, next hops' wills, clocks | `disk.rs`, `link.rs`, `client.rs`, `hop.rs`, `weather.rs`: made up |
 //!
-//! What it does not have: TLS, threads, the kernel, config and reload, adoption of the logs of former shards.
+//! What it does not have: TLS, threads, the kernel, config and reload, screening, greylisting and bans.
 //!
 //! ```
 //! let run = ringpost_sim::run(&ringpost_sim::Options::of_seed(1));
@@ -27,6 +27,7 @@
 //! assert_eq!(run.hash, ringpost_sim::run(&ringpost_sim::Options::of_seed(1)).hash);
 //! ```
 
+mod adopt;
 mod book;
 mod calendar;
 mod client;

@@ -14,7 +14,11 @@ const SEEDS: u64 = 100;
 const NEWS: Duration = Duration::from_secs(10);
 
 #[derive(Parser)]
-#[command(name = "ringpost-sim", about = "Simulates a mail host in a world where everything breaks", max_term_width = 100)]
+#[command(
+    name = "ringpost-sim",
+    about = "Simulates a mail host in a world where everything breaks",
+    max_term_width = 100
+)]
 struct Arguments {
     /// The seed to run; with --seeds, the first of them. Otherwise they begin anywhere
     #[arg(long)]

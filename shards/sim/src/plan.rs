@@ -3,7 +3,9 @@
 use crate::dice::Dice;
 use ringpost_base::{ByteCount, Durability, Priority, Span};
 use ringpost_policy::{Capacity, Domain, Options as PolicyOptions, Policy, Recipients};
-use ringpost_queue::{Destination, DestinationOptions, DomainRoute, Options as QueueOptions, PatternRoute, Routes, RoutesSetup};
+use ringpost_queue::{
+    Destination, DestinationOptions, DomainRoute, Options as QueueOptions, PatternRoute, Routes, RoutesSetup,
+};
 use ringpost_smtp::{Options as SessionOptions, Protocol};
 use ringpost_spool::Options as SpoolOptions;
 use std::collections::HashMap;

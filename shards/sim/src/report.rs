@@ -7,9 +7,11 @@ use crate::plan::{HOST, SECOND};
 use crate::store::{Content, Waiter};
 use crate::world::World;
 use ringpost_base::{Durability, SpoolId};
-use ringpost_message::report::{Report, ReportBody, ReportKind, ReportedRecipient, compose, envelope_of, returns_message, wanted};
 use ringpost_message::Envelope;
-use ringpost_queue::{How, Reason, Status, Verdict};
+use ringpost_message::report::{
+    Report, ReportBody, ReportKind, ReportedRecipient, compose, envelope_of, returns_message, wanted,
+};
+use ringpost_queue::{DestinationHash, How, Reason, Status, Verdict};
 use ringpost_spool::MessageParts;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -25,6 +27,8 @@ pub(crate) struct Reporting {
     /// Reports that are not durable yet.
     left: VecDeque<(Rc<Envelope>, Rc<Vec<u8>>)>,
     failed: Vec<(u32, Reason)>,
+    /// What the queue calls the destination where it failed.
+    hash: DestinationHash,
     /// Where it failed, if it was tried.
     destination: Option<Rc<str>>,
     /// No way leads to the sender.
@@ -39,6 +43,15 @@ struct Told {
     reason: Option<Reason>,
 }
 
+/// What came of writing a report.
+enum Written {
+    Report(Rc<Envelope>, Rc<Vec<u8>>),
+    /// The sender wants none.
+    Unwanted,
+    /// No way leads to the sender.
+    NoWay,
+}
+
 impl World {
     /// Tells the sender what the verdict says, and then settles what is over.
     pub(crate) fn report(&mut self, shard: usize, id: SpoolId, verdict: Verdict, destination: Option<Rc<str>>) {
@@ -49,6 +62,7 @@ impl World {
             shard,
             left: VecDeque::new(),
             failed: verdict.failed.clone(),
+            hash: verdict.destination,
             destination,
             no_way: content.as_ref().is_none_or(|content| content.envelope.from.is_empty()),
             settled: verdict.settled,
@@ -82,32 +96,34 @@ impl World {
             (ReportKind::Failure, with_reason(&verdict.failed)),
         ] {
             match self.write_report(reporting.shard, kind, content, told) {
-                Some(Some(report)) => reporting.left.push_back(report),
-                Some(None) => {}
-                None => reporting.no_way |= kind == ReportKind::Failure,
+                Written::Report(envelope, text) => reporting.left.push_back((envelope, text)),
+                Written::Unwanted => {}
+                Written::NoWay => reporting.no_way |= kind == ReportKind::Failure,
             }
         }
     }
 
-    /// One report about those whose sender wants it, if any does; nothing at all if no way leads to the sender.
-    #[expect(clippy::option_option, reason = "not wanted, and not possible, are two things")]
+    /// One report about those whose sender wants it.
     fn write_report(
         &mut self,
         shard: usize,
         kind: ReportKind,
         content: &Content,
         told: Vec<Told>,
-    ) -> Option<Option<(Rc<Envelope>, Rc<Vec<u8>>)>> {
+    ) -> Written {
         let original = &*content.envelope;
         let recipient = |told: &Told| original.recipients.get(told.number as usize);
         let told: Vec<Told> =
             told.into_iter().filter(|told| recipient(told).is_some_and(|to| wanted(original, to, kind))).collect();
         if told.is_empty() {
-            return Some(None);
+            return Written::Unwanted;
         }
-        self.plan.routes.route(&original.from)?;
+        if self.plan.routes.route(&original.from).is_none() {
+            return Written::NoWay;
+        }
         let at = self.clocks().wall;
-        let id = self.shard(shard)?.ids.next(at);
+        let Some(own) = self.shard(shard) else { return Written::Unwanted };
+        let id = own.ids.next(at);
         let reported = |told: &Told| {
             let reason = told.reason.as_ref();
             Some((recipient(told)?, told.status, reason.map(|reason| (reason.code, reason.text.clone()))))
@@ -140,7 +156,7 @@ impl World {
         self.note(format_args!("{shard} {id} is a report of {kind:?} about {}", original.id));
         let duties = self.duties(&envelope);
         self.book.enter(Entry { id, shard, letter: None, trace: &[], body: &text, duties });
-        Some(Some((Rc::new(envelope), Rc::new(text))))
+        Written::Report(Rc::new(envelope), Rc::new(text))
     }
 
     /// Has the next report made durable, or, if none is left, does what was waiting for them.
@@ -178,7 +194,7 @@ impl World {
     fn all_reported(&mut self, shard: usize, number: u32) {
         let Some(own) = self.shard(shard) else { return };
         let Some(reporting) = own.reports.remove(&number) else { return };
-        let Reporting { about, failed, destination, no_way, settled, .. } = reporting;
+        let Reporting { about, failed, hash, destination, no_way, settled, .. } = reporting;
         if failed.is_empty() {
             if settled {
                 self.settle(shard, about);
@@ -187,11 +203,11 @@ impl World {
         }
         let over = if no_way {
             failed.iter().for_each(|(number, _)| self.book.buried(about, *number, destination.as_deref()));
-            self.shard(shard).is_some_and(|own| own.queue.bury(about, &failed))
+            self.shard(shard).is_some_and(|own| own.queue.bury(about, hash, &failed))
         } else {
             let numbers: Vec<u32> = failed.iter().map(|(number, _)| *number).collect();
             numbers.iter().for_each(|number| self.book.told(about, *number, destination.as_deref()));
-            self.shard(shard).is_some_and(|own| own.queue.reported(about, &numbers))
+            self.shard(shard).is_some_and(|own| own.queue.reported(about, hash, &numbers))
         };
         self.look_at_queue(shard);
         if over {

@@ -9,9 +9,7 @@ use crate::plan::{BOXES, SECOND};
 use crate::world::World;
 use ringpost_base::SpoolId;
 use ringpost_message::Envelope;
-use ringpost_queue::{
-    Action, Attempt, DomainHash, How, LegId, NewItem, NewLeg, Outcome, Reason, Status, Verdict,
-};
+use ringpost_queue::{Action, Asked, Attempt, DomainHash, How, LegId, NewItem, NewLeg, Outcome, Reason, Status, Verdict};
 use std::rc::Rc;
 
 /// Actions that are done at one moment; the rest come right after.
@@ -52,6 +50,7 @@ impl World {
             state: Box::default(),
             legacy_done: Vec::new(),
             recipients: envelope.recipients.len() as u32,
+            unreadable: false,
         }
     }
 
@@ -134,7 +133,7 @@ impl World {
                 self.note_state(shard, id);
                 self.report(shard, id, Verdict { delayed: recipients, ..Verdict::default() }, None);
             }
-            Action::Forget { id } => {
+            Action::Forget { id, .. } => {
                 // Dead letters are kept for longer than a run; so nothing was left to do of it.
                 self.settle(shard, id);
             }
@@ -211,7 +210,7 @@ impl World {
     fn finish(&mut self, shard: usize, attempted: Attempted, outcomes: &[(u32, Outcome)], hop_failed: bool) {
         let (now, id) = (self.clocks(), attempted.id);
         let Some(own) = self.shard(shard) else { return };
-        let verdict = own.queue.outcome(attempted.leg, outcomes, hop_failed, now);
+        let verdict = own.queue.outcome(attempted.leg, outcomes, Asked::of(hop_failed), now);
         self.look_at_queue(shard);
         if verdict.unknown {
             let dropped = self.book.facts(id).is_some_and(|facts| facts.dropped);
@@ -221,11 +220,16 @@ impl World {
             return;
         }
         self.note(format_args!("{shard} {id} settled {}, failed {:?}", verdict.settled, verdict.failed));
+        for (number, _) in &verdict.delivered {
+            self.book.done(id, *number, attempted.destination.as_deref());
+        }
         if verdict.state_changed && !verdict.settled {
             self.note_state(shard, id);
         }
-        let notify_of = |number: &u32| attempted.known.as_ref().and_then(|envelope| envelope.recipients.get(*number as usize));
-        let success = verdict.delivered.iter().any(|(number, _)| notify_of(number).is_some_and(|to| to.notify.success()));
+        let notify_of =
+            |number: &u32| attempted.known.as_ref().and_then(|envelope| envelope.recipients.get(*number as usize));
+        let success =
+            verdict.delivered.iter().any(|(number, _)| notify_of(number).is_some_and(|to| to.notify.success()));
         if success || !verdict.failed.is_empty() || !verdict.delayed.is_empty() {
             self.report(shard, id, verdict, attempted.destination);
         } else if verdict.settled {

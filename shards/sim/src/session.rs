@@ -78,7 +78,7 @@ impl World {
     /// A client has connected; nothing if nobody listens.
     pub(crate) fn accept_client(&mut self, client: usize) -> Option<LinkId> {
         self.host.as_ref().filter(|host| host.stopping.is_none())?;
-        let shard = self.dice.place(self.plan.shards);
+        let shard = self.dice.place(self.shards);
         let (wall, options, now) = (self.clocks().wall, self.plan.session.clone(), self.now);
         let own = self.shard(shard)?;
         let number = own.number();
@@ -241,7 +241,14 @@ impl World {
         message.file = Some(file);
     }
 
-    fn take_step(&mut self, shard: usize, number: u32, inbound: &mut Inbound, step: Step, out: &mut Vec<u8>) -> Option<Step> {
+    fn take_step(
+        &mut self,
+        shard: usize,
+        number: u32,
+        inbound: &mut Inbound,
+        step: Step,
+        out: &mut Vec<u8>,
+    ) -> Option<Step> {
         match step {
             Step::Mail(mail) => self.take_mail(shard, inbound, mail, out),
             Step::Rcpt(rcpt) => self.take_rcpt(inbound, &rcpt, out),
@@ -458,7 +465,8 @@ impl World {
                     && let Some(envelope) = message.envelope.clone()
                 {
                     let size = message.file.map_or(message.draft.len() as u64, |file| file.len);
-                    let item = ringpost_queue::NewItem { legacy_done: message.done.clone(), ..self.item(&envelope, size) };
+                    let item =
+                        ringpost_queue::NewItem { legacy_done: message.done.clone(), ..self.item(&envelope, size) };
                     if let Some(own) = self.shard(shard).filter(|_| warm && message.file.is_none()) {
                         own.hot.insert(message.id, Content { envelope, bytes: Rc::new(message.draft) });
                     }

@@ -10,7 +10,9 @@ use crate::plan::SECOND;
 use crate::world::World;
 use ringpost_base::{Accepted, SpoolId};
 use ringpost_message::Envelope;
-use ringpost_spool::{Completion, Content as Stored, Failure, Location, MessageParts, Op, Receipt, Slot, Token, parse_message};
+use ringpost_spool::{
+    Completion, Content as Stored, Failure, Location, MessageParts, Op, Receipt, Slot, Token, parse_message,
+};
 use std::rc::Rc;
 
 /// How long the log is left alone after an operation failed.
@@ -78,7 +80,9 @@ impl World {
                     self.disks[shard].remove(Name::Segment(slot.0));
                 }
             }
-            Op::Write { slot, offset, bytes } => self.run_on_disk(shard, latency, Running::Write { slot, offset, bytes }),
+            Op::Write { slot, offset, bytes } => {
+                self.run_on_disk(shard, latency, Running::Write { slot, offset, bytes })
+            }
             Op::Copy { id, location } => self.run_on_disk(shard, latency, Running::Copy { id, location }),
         }
     }
@@ -303,7 +307,9 @@ impl World {
     /// Writes a message of the class memory into the log.
     pub(crate) fn persist(&mut self, shard: usize, id: SpoolId) {
         let Some(own) = self.shard(shard) else { return };
-        let (Some(content), Some((state, false))) = (own.hot.get(&id).cloned(), own.kept.get(&id).cloned()) else { return };
+        let (Some(content), Some((state, false))) = (own.hot.get(&id).cloned(), own.kept.get(&id).cloned()) else {
+            return;
+        };
         let mut envelope = Vec::new();
         content.envelope.encode(&mut envelope);
         let parts = MessageParts { id, envelope: &envelope, bytes: &content.bytes, body_file: None };

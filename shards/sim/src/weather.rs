@@ -68,7 +68,7 @@ impl World {
 
     /// An operator does something to one of the messages.
     fn operate(&mut self) {
-        let shard = self.dice.place(self.plan.shards);
+        let shard = self.dice.place(self.shards);
         let (now, order) = (self.clocks(), self.dice.roll(10));
         let place = self.dice.roll(40) as usize;
         let Some(own) = self.shard(shard) else { return };
@@ -109,9 +109,9 @@ impl World {
     fn release_all(&mut self) {
         let now = self.clocks();
         // Nor behind a log that could not be written when it was to take them.
-        (0..self.plan.shards).for_each(|shard| self.persist_all(shard));
+        (0..self.shards).for_each(|shard| self.persist_all(shard));
         let filter = Filter { states: vec![State::Held], ..Filter::default() };
-        for shard in 0..self.plan.shards {
+        for shard in 0..self.shards {
             let Some(own) = self.shard(shard).filter(|own| own.queue.held() > 0) else { continue };
             let held: Vec<SpoolId> =
                 own.queue.page(&filter, None, usize::MAX, usize::MAX, now).entries.iter().map(|view| view.id).collect();

@@ -42,6 +42,8 @@ pub(crate) struct World {
     mood: Mood,
     /// Whether faults strike.
     pub(crate) faulty: bool,
+    /// Shards that the host has, or will have when it is started next.
+    pub(crate) shards: usize,
     pub(crate) disks: Vec<Disk>,
     pub(crate) links: Links,
     pub(crate) clients: Vec<Client>,
@@ -75,6 +77,7 @@ impl World {
             tally: FaultTally::default(),
             mood,
             faulty: true,
+            shards: plan.shards,
             disks: (0..plan.shards).map(|_| Disk::new(plan.disk, liar)).collect(),
             links: Links::default(),
             clients: (0..plan.clients).map(|_| Client::default()).collect(),

@@ -10,7 +10,7 @@ use crate::store::Store;
 use ringpost_base::SpoolId;
 use ringpost_metrics::{Counter, Gauge};
 use ringpost_runtime::local::Answer;
-use ringpost_runtime::{sleep, tick};
+use ringpost_runtime::{now, sleep, tick};
 use ringpost_spool::{Failure, MessageParts, Receipt};
 use std::rc::Rc;
 use std::time::Duration;
@@ -82,6 +82,23 @@ impl Store {
             }
         }
         outcome
+    }
+
+    /// Writes kept messages into the log that are older than this, for as long as the shard lives: what waits for a target that
+    /// is busy or left alone was never tried, and would stay in memory for as long.
+    pub async fn persist_old(self: Rc<Self>, age: Duration) {
+        loop {
+            sleep(age / 2).await;
+            let now = now().wall;
+            let old = |id: &&SpoolId| now.since(id.made()) > age;
+            let ids: Vec<SpoolId> = self.kept.borrow().keys().filter(old).copied().collect();
+            for id in ids {
+                if let Err(failure) = self.persist(id).await {
+                    tracing::error!(%failure, id = %id, "message is in memory only and can't be written down");
+                    break;
+                }
+            }
+        }
     }
 
     /// Stages a kept message for the log; nothing if it is not kept, or on its way already.

@@ -67,6 +67,19 @@ fn a_shard_that_was_told_and_does_not_come_loses_its_turn() {
 }
 
 #[test]
+fn lost_news_of_a_free_slot_does_not_keep_the_next_one_from_the_others() {
+    let mut owner = owner(of(2));
+    assert_eq!(owner.lease(A, "hop", 0, at(0)), GRANTED);
+    assert_eq!(owner.lease(A, "hop", 1, at(0)), GRANTED);
+    assert_eq!(owner.lease(B, "hop", 0, at(0)), Lease::Busy);
+    assert_eq!(owner.lease(C, "hop", 0, at(0)), Lease::Busy);
+    assert_eq!(owner.release(A, "hop", 1, SUCCESS, at(1)), [B]);
+    assert_eq!(owner.lease(A, "hop", 1, at(2)), Lease::Busy, "it is promised");
+    assert_eq!(owner.release(A, "hop", 1, SUCCESS, at(2000)), [C, A], "and B did not hear of it");
+    assert_eq!(owner.lease(C, "hop", 0, at(2001)), GRANTED);
+}
+
+#[test]
 fn a_shard_that_does_not_want_its_turn_passes_it_on() {
     let mut owner = owner(of(1));
     assert_eq!(owner.lease(A, "hop", 0, at(0)), GRANTED);

@@ -65,7 +65,7 @@ fn who_is_being_reported_is_tried_again_and_who_is_reported_is_not() {
     let attempt = bench.attempt();
     bench.outcome(&attempt, &[(0, failed()), (1, deferred())]);
     check_restart(&bench, two(), &[("local-a", &[0, 1])]);
-    assert!(!bench.queue.reported(id(1), &[0]));
+    assert!(!bench.queue.reported(id(1), at("local-a"), &[0]));
     check_restart(&bench, two(), &[("local-a", &[1])]);
 }
 
@@ -75,7 +75,7 @@ fn who_is_buried_stays_so_whatever_the_routes() {
     bench.push(item(1, vec![leg("local-a", &[0, 1])]));
     let attempt = bench.attempt();
     bench.outcome(&attempt, &[(0, failed()), (1, deferred())]);
-    assert!(!bench.queue.bury(id(1), &[(0, nobody())]));
+    assert!(!bench.queue.bury(id(1), at("local-a"), &[(0, nobody())]));
     check_restart(&bench, item(1, vec![leg("local-a", &[0, 1])]), &[("local-a", &[1])]);
     let routed_now = item(1, vec![leg("local-c", &[0]), leg("local-a", &[1])]);
     check_restart(&bench, routed_now.clone(), &[("local-a", &[1])]);

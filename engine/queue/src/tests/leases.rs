@@ -79,7 +79,7 @@ fn a_failure_of_the_destination_gives_the_slot_back_at_once() {
     let attempt = bench.attempt();
     assert_eq!(bench.next(), asks("hop", 1));
     bench.queue.leased("hop", Lease::Busy, bench.now);
-    bench.queue.outcome(attempt.leg, &[(0, deferred())], true, bench.now);
+    bench.queue.outcome(attempt.leg, &[(0, deferred())], Asked::Failed, bench.now);
     assert_eq!(bench.next(), releases("hop", 1, report(0, 1, 9)));
     bench.none();
 }

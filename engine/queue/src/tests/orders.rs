@@ -67,7 +67,7 @@ fn buried(n: u8, bench: &mut Bench) {
     let attempt = bench.attempt();
     assert_eq!(bench.outcome(&attempt, &[(0, failed())]).failed, [(0, nobody())]);
     assert_eq!(bench.queue.show(id(n), bench.now).map(|view| view.state), Some(State::Active), "being reported");
-    assert!(!bench.queue.bury(id(n), &[(0, nobody())]));
+    assert!(!bench.queue.bury(id(n), at("local"), &[(0, nobody())]));
     assert_eq!(bench.queue.show(id(n), bench.now).map(|view| view.state), Some(State::Dead));
 }
 
@@ -113,7 +113,7 @@ fn who_lives_again_during_an_attempt_is_not_judged_by_it() {
     bench.push(item(1, vec![leg("local", &[0, 1])]));
     let attempt = bench.attempt();
     bench.outcome(&attempt, &[(0, failed())]);
-    assert!(!bench.queue.bury(id(1), &[(0, nobody())]));
+    assert!(!bench.queue.bury(id(1), at("local"), &[(0, nobody())]));
     let attempt = bench.attempt_later();
     assert_eq!((attempt.recipients.as_slice(), bench.queue.retry(id(1), bench.now)), (&[1][..], Changed::Yes));
     bench.pass(seconds(3601));

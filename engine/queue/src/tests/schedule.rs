@@ -98,10 +98,10 @@ fn a_message_is_settled_when_all_its_legs_are_over() {
     assert_eq!((verdict.failed, verdict.settled), (vec![(1, nobody())], false));
     let verdict = bench.outcome(&b, &[(1, delivered())]);
     assert_eq!((verdict.delivered, verdict.settled), (vec![(1, How::Final)], false), "a failure is not reported yet");
-    assert!(!bench.queue.reported(id(1), &[0]), "that one was served");
-    assert!(bench.queue.reported(id(1), &[1]));
+    assert!(!bench.queue.reported(id(1), at("DEST"), &[0]), "that one was served");
+    assert!(bench.queue.reported(id(1), at("DEST"), &[1]));
     assert!(bench.queue.is_empty());
-    assert!(!bench.queue.reported(id(1), &[1]), "there is no such message");
+    assert!(!bench.queue.reported(id(1), at("DEST"), &[1]), "there is no such message");
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn what_can_not_be_delivered_in_time_is_given_up_with_what_was_said_last() {
         "the last attempt is when it expires: {lived:?}"
     );
     assert_eq!(verdict.failed, [(0, Reason { status: Status(5, 4, 7), ..busy() })]);
-    assert!(bench.queue.reported(id(1), &[0]));
+    assert!(bench.queue.reported(id(1), at("DEST"), &[0]));
 }
 
 #[test]
@@ -255,7 +255,7 @@ fn a_recipient_that_no_leg_leads_to_is_not_left_out() {
     let attempt = bench.attempt();
     assert_eq!(attempt.recipients, [1]);
     bench.outcome(&attempt, &[(1, delivered())]);
-    assert!(bench.queue.reported(id(1), &[2]));
+    assert!(bench.queue.reported(id(1), at("DEST"), &[2]));
 }
 
 #[test]

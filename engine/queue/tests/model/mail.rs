@@ -144,6 +144,7 @@ impl Mail {
             state: if again { self.noted.as_slice().into() } else { Box::default() },
             legacy_done: Vec::new(),
             recipients: self.kinds.len() as u32,
+            unreadable: false,
         }
     }
 

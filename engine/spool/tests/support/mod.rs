@@ -69,6 +69,7 @@ pub struct ReadBack {
     pub live: Vec<Recovered<Vec<u8>>>,
     pub damage: Vec<Damage>,
     pub missing: Vec<u64>,
+    pub lost: Vec<Lost>,
 }
 
 /// Reads a log back as the store does: files cut short are removed, unused ones too.
@@ -87,11 +88,12 @@ pub fn read_back(disk: &mut Disk, options: Options, entropy: u8) -> Result<ReadB
         recovery.segment(slot, &header, &disk.0[&slot], &mut |_, envelope| envelope.to_vec());
     }
     let damage = recovery.damage().to_vec();
+    let lost = recovery.lost().collect();
     let found = recovery.found();
     let (spool, live) = recovery.finish(options, Entropy([entropy; 16]));
     assert_eq!((found, spool.stats().live), (live.len(), live.len()));
     assert!(live.is_sorted_by_key(|message| message.id));
-    Ok(ReadBack { spool, live, damage, missing })
+    Ok(ReadBack { spool, live, damage, missing, lost })
 }
 
 /// What a fault does to an operation.

@@ -1,9 +1,10 @@
 //! Many messages for a next hop that is away: what they cost, what a restart makes of them, and that all of them go once it is
 //! back.
 
+use crate::support::disk::SmallDisk;
 use crate::support::load::{load, verify};
 use crate::support::programs::run;
-use crate::support::server::{Home, Server};
+use crate::support::server::Server;
 use crate::support::settings::Settings;
 use crate::support::wait_until;
 use std::time::Instant;
@@ -20,8 +21,9 @@ fn resident(server: &Server) -> u64 {
 
 #[test]
 fn twenty_thousand_messages_wait_survive_a_kill_and_are_delivered_once() {
-    // Its address is known before anybody listens there.
-    let away = Home::new(1);
+    // Its address is known before anybody listens there. Its files go with a disk of their own: to remove so many takes long.
+    let disk = SmallDisk::new(256);
+    let away = disk.home();
     let last = Settings::default().domain("example.com", "\"any\"", "mail/{domain}");
     let hosts = format!("hosts = [\"{}\"]", away.smtp[0]);
     let lines = [hosts.as_str(), "concurrency = 40", "messages_per_connection = 1000", "breaker_pause_max = \"1s\""];

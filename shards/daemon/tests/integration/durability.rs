@@ -1,6 +1,6 @@
 //! What has become of a message when it is answered 250: the classes memory, next-hop and fsync.
 
-use crate::support::hop::{Answer, Hop, Manner, Moment};
+use crate::support::hop::{Answer, Hop, Manner, Manners, Moment};
 use crate::support::net::{client_address, free_port, own_address};
 use crate::support::presented::{Story, inputs};
 use crate::support::queue::{SENDERS, hasty, in_state, queue, report, reports};
@@ -196,7 +196,7 @@ fn a_client_hears_what_the_next_hop_says() {
     let large = message("large", &lines(4, 600_000));
     client.deliver("a@sender.example", &[ALICE, "bob@example.com"], &large);
     assert!(hop.wait_for(2)[1].body.ends_with(&large));
-    let refusals: [(fn(Moment<'_>) -> Answer, u16); 4] = [
+    let refusals: [(Manners, u16); 4] = [
         (|moment| at_end(moment, "550 5.7.1 spam"), 554),
         (|moment| at_end(moment, "451 4.3.0 not now"), 451),
         (|moment| if matches!(moment, Moment::Rcpt(_)) { Answer::Say("550 5.1.1 who?") } else { Answer::Usual }, 554),

@@ -1,7 +1,7 @@
 //! Next hops by SMTP: a real Postfix, a second server of ours, and hops that misbehave.
 
 use crate::support::authority::{Authority, Issued};
-use crate::support::hop::{Answer, Hop, Manner, Moment};
+use crate::support::hop::{Answer, Hop, Manner, Manners, Moment};
 use crate::support::net::{client_address, free_port, own_address};
 use crate::support::postfix::Postfix;
 use crate::support::queue::{SENDERS, hasty, in_state, last_reason, queue, report, target};
@@ -501,7 +501,7 @@ fn refusals_are_told_and_what_is_put_off_is_tried_again() {
     let hop = Hop::obliging();
     let server = Server::start(to(&[hop.address], &[]));
     let mut client = Client::hello(server.smtp());
-    let answers: [(&str, fn(Moment<'_>) -> Answer, &str, &str); 4] = [
+    let answers: [(&str, Manners, &str, &str); 4] = [
         ("mail", |moment| at(moment, Stage::Mail, "554 5.7.1 not from there"), "5.7.1", "smtp; 554 not from there"),
         ("rcpt", |moment| at(moment, Stage::Rcpt, "550 5.1.1 no such user"), "5.1.1", "smtp; 550 no such user"),
         ("data", |moment| at(moment, Stage::Data, "554 no"), "5.0.0", "smtp; 554 no"),

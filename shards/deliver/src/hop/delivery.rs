@@ -5,19 +5,21 @@
 //! repetition that a connection is good for which was kept for too long; so it ends.
 
 use super::exchange::Exchanged;
-use super::reply::{Judgement, judge};
+use super::reply::{Judgement, is_of_the_session, judge};
 use super::session::Session;
 use super::trouble::{OUR_SYSTEM, Trouble};
-use super::{Hop, Protocol};
+use super::{Hop, Protocol, part};
 use crate::parcel::{Done, Parcel};
+use ringpost_base::SpoolId;
 use ringpost_metrics::Counter;
 use ringpost_queue::{How, Outcome, Reason, Status};
 use ringpost_runtime::tick;
 use ringpost_smtp::sender::{RecipientReply, Stage, Unsendable};
 use std::rc::Rc;
 
-/// Servers that one attempt tries. Each may take all of its timeouts, and the attempt holds a slot of the destination for
-/// all that time; the others have their turn at the next attempt.
+/// Servers that don't work of one attempt. Each may take all of its timeouts, and the attempt holds a slot of the destination
+/// for all that time; the others have their turn at the next attempt. Those that work and have not what the message needs have
+/// said so at once and don't count: the message goes back only if none has it.
 const HOSTS_MAX: usize = 4;
 
 /// A delivery under way.
@@ -29,6 +31,8 @@ pub(super) struct Delivery<'a> {
     outcomes: Vec<(u32, Outcome)>,
     /// Servers that did not work, or have not what the message needs.
     tried: Vec<usize>,
+    /// Those of them that have not what the message needs.
+    lacking: usize,
     /// A connection that was kept turned out to be over; the others may be too.
     fresh: bool,
     /// Why the last server that did not work did not.
@@ -47,6 +51,7 @@ impl<'a> Delivery<'a> {
             left: parcel.recipients.clone(),
             outcomes: Vec::with_capacity(parcel.recipients.len()),
             tried: Vec::new(),
+            lacking: 0,
             fresh: false,
             trouble: None,
             unsendable: None,
@@ -79,9 +84,12 @@ impl<'a> Delivery<'a> {
             self.hop.block.add(Counter::HopConnectionsReused, 1);
             return Some(session);
         }
-        while self.tried.len() < HOSTS_MAX {
+        while self.tried.len() - self.lacking < HOSTS_MAX {
             let (host, place) = self.hop.hosts.borrow_mut().choose(&self.tried, tick())?;
-            match self.hop.open(host, &place, !self.parcel.envelope.require_tls).await {
+            let awaited = Awaited::new(self.hop, host, self.parcel.id);
+            let opened = self.hop.open(host, &place, !self.parcel.envelope.require_tls).await;
+            awaited.over();
+            match opened {
                 Ok(session) => return Some(session),
                 Err(trouble) => self.host_failed(host, trouble),
             }
@@ -102,7 +110,10 @@ impl<'a> Delivery<'a> {
         let mut recipients = std::mem::take(&mut self.left);
         self.left = recipients.split_off(recipients.len().min(session.recipients_max));
         let host = session.peer.host;
-        match self.hop.exchange(&mut session, self.parcel, &recipients).await {
+        let awaited = Awaited::new(self.hop, host, self.parcel.id);
+        let exchanged = self.hop.exchange(&mut session, self.parcel, &recipients).await;
+        awaited.over();
+        match exchanged {
             Exchanged::Answered(replies, over) => {
                 self.take(&mut session, &recipients, &replies, over.as_ref());
                 session.kept = false;
@@ -110,11 +121,16 @@ impl<'a> Delivery<'a> {
                     return None;
                 }
                 self.hop.hosts.borrow_mut().worked(host);
+                if replies.iter().any(is_of_the_session) {
+                    part(session);
+                    return None;
+                }
                 self.hop.if_usable(session)
             }
             Exchanged::Unsendable(unsendable) => {
                 self.left.splice(..0, recipients);
                 self.tried.push(host);
+                self.lacking += 1;
                 self.unsendable = Some(unsendable);
                 self.hop.give(session);
                 None
@@ -193,5 +209,38 @@ impl<'a> Delivery<'a> {
         };
         self.outcomes.extend(self.left.iter().map(|number| (*number, outcome.clone())));
         Done { outcomes: self.outcomes, hop_failed: self.hop_failed }
+    }
+}
+
+/// A server that is waited for. If this ends before the wait does, whoever wanted the message delivered has given up, as a client
+/// that is promised its delivery does before our own timeouts are over. Then it is a server that does not work, and messages that
+/// come now are not to wait for it too.
+struct Awaited<'a> {
+    hop: &'a Hop,
+    host: usize,
+    id: SpoolId,
+    over: bool,
+}
+
+impl<'a> Awaited<'a> {
+    fn new(hop: &'a Hop, host: usize, id: SpoolId) -> Self {
+        Self { hop, host, id, over: false }
+    }
+
+    /// The wait is over, however it ended.
+    fn over(mut self) {
+        self.over = true;
+    }
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        // A fault of ours is none of the server's.
+        if self.over || std::thread::panicking() {
+            return;
+        }
+        let (id, target) = (self.id, &*self.hop.name);
+        tracing::warn!(id = %id, target, host = self.hop.label(self.host), "a next hop was given up before it answered");
+        self.hop.hosts.borrow_mut().failed(self.host, tick());
     }
 }

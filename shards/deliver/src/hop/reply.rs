@@ -1,7 +1,9 @@
 //! What a server's reply means for a recipient.
 //!
 //! A 5xx is final only where it speaks of the message or the recipient. One that speaks of the session (a command it does
-//! not know, an authentication that it wants) is an error in somebody's configuration, and must not send mail back.
+//! not know, an authentication that it wants) is an error in somebody's configuration, and must not send mail back. And only
+//! one that can't be about a single message is held against the server: else a stranger whose messages are answered so
+//! would have it left alone for everybody.
 
 use ringpost_queue::{How, Outcome, Reason, Status};
 use ringpost_smtp::sender::{RecipientReply, Stage};
@@ -18,10 +20,13 @@ pub(super) enum Judgement {
     Later(Reason),
 }
 
-/// Codes of replies that speak of the session and not of the message: commands or parameters that the server does not
-/// have (RFC 5321 section 4.2.4), authentication or encryption that it wants (RFC 4954 section 6, RFC 3207 section 4), and
-/// that it takes no mail at all (RFC 7504 section 3).
-const OF_THE_SESSION: [u16; 10] = [500, 502, 503, 504, 521, 530, 534, 535, 538, 555];
+/// Codes of replies that can't be about one message: authentication or encryption that the server wants (RFC 4954 section 6,
+/// RFC 3207 section 4).
+const OF_THE_SERVER: [u16; 4] = [530, 534, 535, 538];
+
+/// Codes that say that the server and we don't understand each other: commands that it does not have, or not now
+/// (RFC 5321 section 4.2.4), and that it takes no mail at all (RFC 7504 section 3). Servers say them of single messages too.
+const OF_THE_SESSION: [u16; 4] = [500, 502, 503, 521];
 
 /// RFC 5321 section 3.8: the server closes the connection.
 pub(super) const CLOSING: u16 = 421;
@@ -39,9 +44,30 @@ pub(super) fn judge(reply: &RecipientReply, how: How, remote: Option<&Rc<str>>) 
         200..=299 => Judgement::Outcome(Outcome::Delivered(how)),
         CLOSING => Judgement::Blamed(reason(4)),
         _ if is_too_many(reply) => Judgement::Later(reason(4)),
-        500..=599 if OF_THE_SESSION.contains(&reply.code) => Judgement::Blamed(reason(4)),
+        500..=599 if OF_THE_SERVER.contains(&reply.code) => Judgement::Blamed(reason(4)),
+        500..=599 if is_of_the_session(reply) || is_of_a_parameter(reply) => {
+            Judgement::Outcome(Outcome::Deferred(reason(4)))
+        }
         500..=599 => Judgement::Outcome(Outcome::Failed(reason(5))),
         _ => Judgement::Outcome(Outcome::Deferred(reason(4))),
+    }
+}
+
+/// Whether the server has lost its way in the session, or we have: another message over it may get the same answer.
+pub(super) fn is_of_the_session(reply: &RecipientReply) -> bool {
+    OF_THE_SESSION.contains(&reply.code)
+}
+
+/// Whether the server does not take what was said with a command, whatever address that was about: the status tells, RFC 3463
+/// section 3.6 has X.5.1 and X.5.4 for it. Without one 555 is for parameters alone (RFC 5321 section 4.1.1.11), and 504 where no
+/// address is spoken of; with an address servers mean by 504 that it has no full domain.
+fn is_of_a_parameter(reply: &RecipientReply) -> bool {
+    let has_address = matches!(reply.stage, Stage::Mail | Stage::Rcpt);
+    match (reply.code, reply.status) {
+        (501 | 504 | 553 | 555, Some((_, 5, 1 | 4))) => true,
+        (504, _) => !has_address,
+        (555, status) => !has_address || status.is_none(),
+        _ => false,
     }
 }
 
@@ -89,6 +115,14 @@ mod tests {
         assert_eq!(got, want, "{code} {status:?} {text:?} at {stage:?}");
     }
 
+    /// Postfix says it to senders and recipients without a full domain. Five such messages opened the breaker for everybody's.
+    #[test]
+    fn an_address_without_a_domain_is_not_held_against_the_server() {
+        for stage in [Stage::Mail, Stage::Rcpt] {
+            check(stage, 504, Some((5, 5, 2)), "<x>: need fully-qualified address", "failed 5.5.2");
+        }
+    }
+
     #[test]
     fn replies_are_judged() {
         for (stage, code, status, text, want) in [
@@ -101,13 +135,28 @@ mod tests {
             (Stage::End, 552, Some((5, 3, 4)), "too large", "failed 5.3.4"),
             (Stage::End, 451, None, "later", "deferred 4.0.0"),
             (Stage::Mail, 421, Some((4, 3, 2)), "closing", "blamed 4.3.2"),
-            // Of the session.
+            // Of the server.
             (Stage::Mail, 530, Some((5, 7, 0)), "authenticate first", "blamed 4.7.0"),
             (Stage::Mail, 530, Some((5, 7, 0)), "STARTTLS first", "blamed 4.7.0"),
-            (Stage::Rcpt, 502, None, "what?", "blamed 4.0.0"),
-            (Stage::Data, 500, Some((5, 5, 1)), "what?", "blamed 4.5.1"),
-            (Stage::Mail, 555, Some((5, 5, 4)), "what is SIZE?", "blamed 4.5.4"),
-            (Stage::Mail, 521, None, "no mail here", "blamed 4.0.0"),
+            (Stage::Rcpt, 535, None, "not with these", "blamed 4.0.0"),
+            // Of the session.
+            (Stage::Rcpt, 502, None, "what?", "deferred 4.0.0"),
+            (Stage::Data, 500, Some((5, 5, 1)), "what?", "deferred 4.5.1"),
+            (Stage::Mail, 503, Some((5, 5, 1)), "say hello first", "deferred 4.5.1"),
+            (Stage::Mail, 521, None, "no mail here", "deferred 4.0.0"),
+            (Stage::Rcpt, 521, Some((5, 7, 1)), "blocked", "deferred 4.7.1"),
+            // Of a parameter.
+            (Stage::Mail, 555, Some((5, 5, 4)), "what is SIZE?", "deferred 4.5.4"),
+            (Stage::Mail, 555, None, "what is SIZE?", "deferred 4.0.0"),
+            (Stage::Mail, 501, Some((5, 5, 4)), "bad SIZE", "deferred 4.5.4"),
+            (Stage::Data, 504, None, "not so", "deferred 4.0.0"),
+            (Stage::End, 555, Some((5, 5, 2)), "not so", "deferred 4.5.2"),
+            // Of an address.
+            (Stage::Rcpt, 504, None, "need fully-qualified address", "failed 5.0.0"),
+            (Stage::Mail, 555, Some((5, 5, 2)), "syntax error", "failed 5.5.2"),
+            (Stage::Mail, 501, Some((5, 1, 7)), "bad sender address syntax", "failed 5.1.7"),
+            (Stage::Rcpt, 501, None, "bad recipient address syntax", "failed 5.0.0"),
+            (Stage::Rcpt, 553, Some((5, 1, 8)), "no such domain", "failed 5.1.8"),
             // Enough recipients, or something else.
             (Stage::Rcpt, 452, Some((4, 5, 3)), "enough", "later 4.5.3"),
             (Stage::Rcpt, 452, None, "enough", "later 4.0.0"),

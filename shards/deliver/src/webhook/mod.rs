@@ -39,7 +39,7 @@
 //! | 2xx | delivered, to all recipients |
 //! | 207 | a JSON object tells recipients apart, see below |
 //! | 408, 409, 423, 425, 429, 5xx | tried again later, as the queue's schedule has it; `Retry-After` is quoted and not followed |
-//! | 3xx, 401, 402, 405, 407, 421, 426 | the same: somebody's configuration is wrong |
+//! | 3xx, 401 to 405, 407, 410, 421, 426 | the same: somebody's configuration is wrong |
 //! | other 4xx, 501, 505 | refused for good: the sender gets a report, with the first line of the answer |
 //!
 //! With 207 the answer has for each recipient, by its address as it was sent, a code of SMTP: 2xx is delivered, 4xx is tried
@@ -89,6 +89,7 @@ use ringpost_queue::{Outcome, Reason, Status};
 use ringpost_runtime::{after, entropy, now};
 use rustls::{ClientConfig, RootCertStore};
 use signature::{Secret, SecretError};
+use std::cell::OnceCell;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -97,14 +98,20 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::runtime::Handle;
 
-/// Where results of a shard's webhooks come back; one for all of them.
-#[derive(Clone)]
-pub(crate) struct WebhookDesk(Rc<Desk<Came>>);
+/// Where results of a shard's webhooks come back; one for all of them. It is opened when the first request is made, and
+/// then stays for as long as the shard: to make a webhook that is thrown away again leaves nothing behind.
+#[derive(Clone, Default)]
+pub(crate) struct WebhookDesk(Rc<OnceCell<Rc<Desk<Came>>>>);
 
 impl WebhookDesk {
-    /// Opens it, on the shard whose it is. It stays for as long as the shard.
-    pub(crate) fn open() -> Self {
-        Self(Desk::open())
+    fn opened(&self) -> &Desk<Came> {
+        self.0.get_or_init(Desk::open)
+    }
+
+    /// Whether a request was made.
+    #[cfg(test)]
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.get().is_some()
     }
 }
 
@@ -207,7 +214,7 @@ impl Webhook {
         }
         let order = self.order(parcel);
         // Boxed: it is large, and whoever waits for it should not be.
-        let asked = Box::pin(self.desk.0.ask(&self.handle, order.run()));
+        let asked = Box::pin(self.desk.opened().ask(&self.handle, order.run()));
         let came = after(self.timeout.saturating_add(SLACK), asked).await;
         let came =
             came.unwrap_or_else(|| Some(Err(Fault::new(FaultKind::Services, "the thread for HTTP does not answer"))));

@@ -1,9 +1,9 @@
 //! What a response, or that there is none, means for the recipients.
 //!
 //! A status of 2xx is a delivery, and of all others most are put off: a mistake in somebody's configuration must not send
-//! mail back. Refused is what a server says of the request as such (4xx, 501, 505). The enhanced status of a refusal is 5.3.x, of the mail
-//! system, also for 404 and 410: what is not there is the resource that the URL names, and whether a mailbox is, HTTP has
-//! no word for. Who wants to say that answers 207.
+//! mail back. That goes for 403, 404 and 410 too: they are what a firewall says for the server, or a proxy whose server is being
+//! exchanged. Refused is what a server says of the request as such (other 4xx, 501, 505). The enhanced status of a refusal is
+//! 5.3.x, of the mail system: whether a mailbox is there HTTP has no word for. Who wants to say that answers 207.
 
 use super::exchange::{Came, Fault, FaultKind, MULTI_STATUS, Response};
 use crate::parcel::{Done, Parcel};
@@ -41,8 +41,8 @@ fn judge(status: u16) -> Judgement {
         200..=299 => Judgement::Accepted,
         // Redirections are not followed: who has the message is for the config to say.
         300..=399 => blamed(3, 5),
-        // Credentials, a method or a host that the server does not take from anybody are a matter of configuration.
-        401 | 402 | 405 | 407 | 421 | 426 => blamed(3, 5),
+        // Credentials, a path, a method or a host that is not taken from anybody are a matter of configuration.
+        401..=405 | 407 | 410 | 421 | 426 => blamed(3, 5),
         408 => blamed(4, 2),
         // An earlier request for the same message is still under way, or holds something that this one needs.
         409 | 423 | 425 => later(3, 2),
@@ -211,13 +211,15 @@ mod tests {
             (307, "blamed 4.3.5"),
             (400, "refused 5.3.0"),
             (401, "blamed 4.3.5"),
-            (403, "refused 5.3.0"),
-            (404, "refused 5.3.0"),
+            (403, "blamed 4.3.5"),
+            (404, "blamed 4.3.5"),
             (407, "blamed 4.3.5"),
             (408, "blamed 4.4.2"),
             (409, "later 4.3.2"),
-            (410, "refused 5.3.0"),
+            (410, "blamed 4.3.5"),
+            (406, "refused 5.3.0"),
             (413, "refused 5.3.4"),
+            (415, "refused 5.3.0"),
             (422, "refused 5.3.0"),
             (425, "later 4.3.2"),
             (429, "blamed 4.4.5"),

@@ -62,6 +62,9 @@ pub(crate) struct Taken {
     pub(crate) helo: String,
 }
 
+/// What a hop does at each moment, where it needs to remember nothing for that.
+pub(crate) type Manners = fn(Moment<'_>) -> Answer;
+
 type Decide = dyn Fn(Moment<'_>) -> Answer + Send + Sync;
 
 /// What a hop is to be.

@@ -53,7 +53,11 @@ fn replies_to_the_envelope_and_to_the_message() {
         ("C MAIL\nS 530 5.7.0 authenticate first".to_owned(), "2x deferred 530 4.7.0 authenticate first; hop failed"),
         (format!("{mail}C RCPT\nS 550 no\nC RCPT\nS 551 no\n"), "failed 550 5.0.0 no, failed 551 5.0.0 no"),
         (format!("{mail}{rcpt}{rcpt}C DATA\nS 554 5.6.0 no"), "2x failed 554 5.6.0 no"),
-        (format!("{mail}{rcpt}{rcpt}C DATA\nS 502 what?"), "2x deferred 502 4.0.0 what?; hop failed"),
+        (format!("{mail}{rcpt}{rcpt}C DATA\nS 502 what?"), "2x deferred 502 4.0.0 what?"),
+        (
+            format!("{mail}C RCPT\nS 504 5.5.2 need fully-qualified address\nC RCPT\nS 503 5.5.1 no\nC QUIT"),
+            "failed 504 5.5.2 need fully-qualified address, deferred 503 4.5.1 no",
+        ),
         (format!("{mail}{rcpt}{rcpt}{data}S 451 full"), "2x deferred 451 4.0.0 full"),
         (format!("{mail}{rcpt}{rcpt}{data}S 554 5.7.1 spam"), "2x failed 554 5.7.1 spam"),
         (
@@ -179,7 +183,13 @@ fn a_server_that_has_what_the_message_needs_is_looked_for() {
         ..Message::default()
     };
     let (lacking, having) = (format!("{GREETING}HANG"), format!("{}{MESSAGE}", greeting(&["8BITMIME"])));
-    check(patient(), &[&[&lacking], &[&having]], vec![Act::Deliver(message)], &["relayed"]);
+    check(patient(), &[&[&lacking], &[&having]], vec![Act::Deliver(message.clone())], &["relayed"]);
+    // However many have it not: the message went back when four had been asked.
+    let none: &[&str] = &[&lacking];
+    check(patient(), &[none, none, none, none, &[&having]], vec![Act::Deliver(message.clone())], &["relayed"]);
+    check(patient(), &[none; 5], vec![Act::Deliver(message.clone())], &["failed 5.6.3"]);
+    // One that does not work may have it.
+    check(patient(), &[none, &["S 554 no"], none], vec![Act::Deliver(message)], &["deferred 554 4.3.2 no"]);
 }
 
 /// A body file; damaged, if it does not hold what its checksum is of.

@@ -1,7 +1,7 @@
 //! Which server is tried, and which is tried next.
 
 use super::server::Server;
-use super::shard::{Act, hasty, host, patient, place, play, times};
+use super::shard::{A_WHILE, Act, Message, hasty, host, patient, place, play, times};
 use super::{GREETING, MESSAGE, check};
 use ringpost_config::{HopHost, HopOptions, HopPlace, TargetKind};
 use std::net::TcpListener;
@@ -83,6 +83,17 @@ fn a_server_that_failed_is_put_aside() {
 #[test]
 fn a_server_that_failed_is_tried_where_there_is_no_other() {
     check(patient(), &[&["S 554 no", &taken()]], times(2), &["deferred 554 4.3.2 no; hop failed", "relayed"]);
+}
+
+/// A client that waits for the delivery gives up before our own timeouts do, and comes again.
+#[test]
+fn a_server_that_hung_until_the_delivery_was_given_up_is_put_aside() {
+    let once = HopOptions { messages_per_connection: 1, ..patient() };
+    let (taken, sent) = (taken(), format!("{GREETING}{}", MESSAGE.replace("S 250 2.0.0 taken\n", "")));
+    for hanging in ["HANG", &format!("{GREETING}C MAIL\nHANG"), &format!("{sent}HANG")] {
+        let acts = [vec![Act::GiveUp(Message::default(), A_WHILE)], times(2)].concat();
+        check(once.clone(), &[&[hanging], &[&taken, &taken]], acts, &["given up", "relayed", "relayed"]);
+    }
 }
 
 /// Connects to servers of these weights, for each delivery anew; each is to be used so often.

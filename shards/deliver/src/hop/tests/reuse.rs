@@ -24,6 +24,14 @@ fn also_after_a_refusal() {
 }
 
 #[test]
+fn not_after_an_answer_by_which_the_session_has_lost_its_way() {
+    let lost = format!("{GREETING}C MAIL\nS 503 5.5.1 say hello first\n{FAREWELL}");
+    let taken = format!("{GREETING}{MESSAGE}");
+    let want = ["deferred 503 4.5.1 say hello first", "relayed"];
+    check(patient(), &[&[&lost, &taken]], times(2), &want);
+}
+
+#[test]
 fn messages_of_a_connection_are_counted() {
     let (two, one) = (format!("{GREETING}{MESSAGE}{MESSAGE}{FAREWELL}"), format!("{GREETING}{MESSAGE}"));
     let options = HopOptions { messages_per_connection: 2, ..patient() };

@@ -11,7 +11,7 @@ use ringpost_dns::{Dns, Options as DnsOptions};
 use ringpost_message::{Envelope, Recipient};
 use ringpost_metrics::{Block, Counter};
 use ringpost_queue::{How, Outcome, Reason};
-use ringpost_runtime::{Plan, Services, cores, sleep, start};
+use ringpost_runtime::{Plan, Services, after, cores, sleep, start};
 use ringpost_store::{BodyFile, LoadedContent};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -52,6 +52,8 @@ pub(super) enum Act {
     Deliver(Message),
     /// All at the same time.
     DeliverAll(Vec<Message>),
+    /// One that is dropped if it is not done by then.
+    GiveUp(Message, Duration),
     Wait(Duration),
     Close,
 }
@@ -145,6 +147,10 @@ async fn act_out(hop: &Rc<Hop>, act: Act, deliveries: &mut Vec<String>) {
             })
             .await;
             deliveries.extend(done.into_iter().flatten());
+        }
+        Act::GiveUp(message, patience) => {
+            let done = after(patience, hop.deliver(&parcel(&message))).await;
+            deliveries.push(done.map_or("given up".to_owned(), |done| told(&done)));
         }
         Act::Wait(span) => sleep(span).await,
         Act::Close => {

@@ -11,6 +11,11 @@ fn check(answer: Answer, want: &str) {
     assert_eq!(server.stop().len(), 1, "one attempt is one request");
 }
 
+#[track_caller]
+fn check_blamed(answer: Answer, status: &str, text: &str) {
+    check(answer, &format!("0 deferred {status} {text}, 2 deferred {status} {text}; hop failed"));
+}
+
 #[test]
 fn statuses() {
     for (answer, want) in [
@@ -18,8 +23,8 @@ fn statuses() {
         (say("202 Accepted", ""), "0 delivered, 2 delivered"),
         (Answer::Say("HTTP/1.1 204 No Content\r\n\r\n".into()), "0 delivered, 2 delivered"),
         (
-            say("404 Gone Fishing", "no such\tthing\nmore"),
-            "0 failed 5.3.0 HTTP 404 Not Found: no such thing, 2 failed 5.3.0 HTTP 404 Not Found: no such thing",
+            say("400 Gone Fishing", "no such\tthing\nmore"),
+            "0 failed 5.3.0 HTTP 400 Bad Request: no such thing, 2 failed 5.3.0 HTTP 400 Bad Request: no such thing",
         ),
         (say("413 x", ""), "0 failed 5.3.4 HTTP 413 Payload Too Large, 2 failed 5.3.4 HTTP 413 Payload Too Large"),
         (say("409 x", ""), "0 deferred 4.3.2 HTTP 409 Conflict, 2 deferred 4.3.2 HTTP 409 Conflict"),
@@ -39,7 +44,19 @@ fn statuses_that_speak_of_the_target() {
         (say("500 x", "oh"), "4.3.0", "HTTP 500 Internal Server Error: oh"),
         (say("401 x", "who?"), "4.3.5", "HTTP 401 Unauthorized: who?"),
     ] {
-        check(answer, &format!("0 deferred {status} {text}, 2 deferred {status} {text}; hop failed"));
+        check_blamed(answer, status, text);
+    }
+}
+
+/// An ingress whose server is being exchanged, and a firewall in front of it: mail waits until that is over.
+#[test]
+fn what_stands_in_front_of_the_server_sends_no_mail_back() {
+    for (status, text) in [
+        ("403 x", "HTTP 403 Forbidden: default backend"),
+        ("404 x", "HTTP 404 Not Found: default backend"),
+        ("410 x", "HTTP 410 Gone: default backend"),
+    ] {
+        check_blamed(say(status, "default backend"), "4.3.5", text);
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) fn on_shard<T: Send + 'static>(
     let counted = block.clone();
     let run = async move || {
         let (name, host) = (NAME.into(), HOST.into());
-        let (handle, desk) = (services.handle(), WebhookDesk::open());
+        let (handle, desk) = (services.handle(), WebhookDesk::default());
         let webhook = Webhook::new(WebhookSetup { name, options, host, handle, desk, block }).expect("can be made");
         body(webhook, services).await
     };
