@@ -70,7 +70,8 @@ catalogue! {
         SpoolErrors = "ringpost_spool_errors_total", "Failed operations on the spool: making, writing or syncing a segment or a body file. The messages concerned were answered 451 or 452.";
         SpoolCompacted = "ringpost_spool_compacted_total", "Messages copied forward so that an old segment could be reused.";
         SpoolRecovered = "ringpost_spool_recovered_total", "Unsettled messages found in the spool at start.";
-        SpoolDamaged = "ringpost_spool_damaged_total", "Places in the spool log, before its end, that failed their checksum at start.";
+        SpoolDamaged = "ringpost_spool_damaged_total", "Places in the spool log, before its end, that failed their checksum at start or could not be read, segments and messages that were not where they should be.";
+        SpoolLost = "ringpost_spool_lost_total", "Messages found at start whose body file was gone, which count as settled: one or a few after a crash are as it should be.";
         DeliveriesDelivered = "ringpost_deliveries_total" ["outcome" = "delivered"], "Recipients delivered to their target.";
         DeliveriesDeferred = "ringpost_deliveries_total" ["outcome" = "deferred"], "Attempts on a recipient that failed and will be repeated.";
         DeliveriesFailed = "ringpost_deliveries_total" ["outcome" = "failed"], "Recipients given up: refused for good, or expired.";

@@ -76,8 +76,8 @@ pub use breaker::BreakerState;
 pub use destinations::{DestinationView, Destinations};
 pub use filter::{DestinationTotals, Filter, LegView, Page, RecipientState, RecipientView, State, Totals, View};
 pub use item::{
-    Action, Asked, Attempt, Changed, DestinationHash, DomainHash, Forgotten, How, LegId, NewItem, NewLeg, Outcome, Pushed,
-    Verdict,
+    Action, Asked, Attempt, Changed, DestinationHash, DomainHash, Forgotten, How, LegId, NewItem, NewLeg, Outcome,
+    Pushed, Verdict,
 };
 pub use lease::{Lease, LeaseReport};
 pub use options::{DestinationOptions, Options};

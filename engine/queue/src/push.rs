@@ -136,4 +136,3 @@ fn is_plain(item: &NewItem) -> bool {
     let whole = leg.recipients.iter().copied().eq(0..item.recipients) && item.recipients > 0;
     whole && item.state.is_empty() && item.legacy_done.is_empty()
 }
-

@@ -351,7 +351,9 @@ mod tests {
         let state = Remembered { dead: (0..RECIPIENTS).map(with_code).collect(), ..Remembered::default() };
         let read = noted(&state);
         assert!(read.dead.iter().map(|dead| dead.recipient).eq(0..RECIPIENTS));
-        assert!(read.dead.iter().all(|dead| dead.reason == read.dead[0].reason && dead.reason.status == Status(5, 0, 0)));
+        assert!(
+            read.dead.iter().all(|dead| dead.reason == read.dead[0].reason && dead.reason.status == Status(5, 0, 0))
+        );
     }
 
     #[test]

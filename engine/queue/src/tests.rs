@@ -2,11 +2,15 @@
 
 mod durable;
 mod leases;
+mod many;
 mod orders;
+mod reroute;
 mod schedule;
+mod unreadable;
 
 use crate::{
-    Action, Asked, Attempt, DestinationHash, DomainHash, Forgotten, How, Lease, NewItem, NewLeg, Options, Outcome, Queue, Reason, Status, Verdict,
+    Action, Asked, Attempt, DestinationHash, DomainHash, Forgotten, How, Lease, NewItem, NewLeg, Options, Outcome,
+    Queue, Reason, Status, Verdict,
 };
 use ringpost_base::{Entropy, Now, Priority, Span, SpoolId, Tick, Timestamp};
 use std::time::Duration;
@@ -143,6 +147,15 @@ fn item(n: u8, legs: Vec<NewLeg>) -> NewItem {
 /// A message of one recipient.
 fn to(destination: &str, n: u8) -> NewItem {
     item(n, vec![leg(destination, &[0])])
+}
+
+/// A destination as a verdict names it.
+fn at(destination: &str) -> DestinationHash {
+    DestinationHash(crate::hash::of_name(destination))
+}
+
+fn forgotten(n: u8, cause: Forgotten) -> Action {
+    Action::Forget { id: id(n), cause }
 }
 
 fn delivered() -> Outcome {

@@ -5,8 +5,8 @@ use crate::lane::Kind;
 use crate::moment::{tick_of, unit_of};
 use crate::record::{Extra, Message, Place};
 use crate::{
-    DeadRecipient, DestinationTotals, Filter, LegView, Page, Queue, Reason, RecipientState, RecipientView, Remembered, State,
-    Status, Totals, View,
+    DeadRecipient, DestinationTotals, Filter, LegView, Page, Queue, Reason, RecipientState, RecipientView, Remembered,
+    State, Status, Totals, View,
 };
 use ringpost_base::{Now, SpoolId};
 use std::collections::BTreeSet;
@@ -188,9 +188,8 @@ impl Queue {
         };
         // A recipient of whom nothing is left to do is done everywhere, whatever its routes will be.
         let open: BTreeSet<u32> = open_of(extra).collect();
-        let is_open = |number: u32| {
-            open.contains(&number) || self.legs_of(message).any(|leg| self.is_pending(leg, number))
-        };
+        let is_open =
+            |number: u32| open.contains(&number) || self.legs_of(message).any(|leg| self.is_pending(leg, number));
         let at = |(number, hash): &(u32, u32)| (*number, if is_open(*number) { *hash } else { EVERYWHERE });
         let mut done: Vec<_> = extra.done.iter().map(at).collect();
         done.sort_unstable_by_key(|(number, hash)| (*hash, *number));
@@ -215,12 +214,5 @@ fn open_of(extra: &Extra) -> impl Iterator<Item = u32> {
 fn unreadable() -> LegView {
     // RFC 3463 section 3.4: other or undefined mail system status.
     let reason = Reason::ours(Status(5, 3, 0), "the envelope can't be read; kept as it is until it is dropped");
-    LegView {
-        destination: "".into(),
-        state: State::Dead,
-        attempts: 0,
-        due_in: None,
-        recipients: 0,
-        last: Some(reason),
-    }
+    LegView { destination: "".into(), state: State::Dead, attempts: 0, due_in: None, recipients: 0, last: Some(reason) }
 }

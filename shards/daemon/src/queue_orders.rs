@@ -15,7 +15,7 @@ use ringpost_deliver::Runner;
 use ringpost_message::Envelope;
 use ringpost_queue::{Changed, Queue};
 use ringpost_runtime::{Pace, now, spawn, yield_now};
-use ringpost_store::{LoadedContent, Store};
+use ringpost_store::{LoadedContent, Store, Verified};
 use search::{SLICE_ENTRIES_MAX, Search};
 use std::cell::RefCell;
 use std::path::PathBuf;
@@ -230,7 +230,12 @@ impl Desk {
         let mut seen = 0;
         while seen < CHANGES_MAX {
             let Some((view, _)) = search.next(false).await else { break };
-            self.apply(part, view.id, &mut done);
+            // It was found a while ago, and what is done to it can't be undone.
+            if search.still_finds(view.id) {
+                self.apply(part, view.id, &mut done);
+            } else {
+                done.unchanged += 1;
+            }
             seen += 1;
             if seen % SLICE_CHANGES_MAX == 0 {
                 self.runner.ring();
@@ -297,13 +302,9 @@ impl Desk {
                 reached.checked = progress.found as u64;
                 (reached.read_bytes, reached.bytes) = (progress.read, progress.total);
             };
-            let damaged = desk.store().verify(progress).await;
-            for message in &damaged {
-                let (id, path, offset) = (message.id, message.path.display(), message.offset);
-                tracing::error!(id = %id, path = %path, offset, reason = message.reason, "message is damaged in the spool");
-            }
+            let Verified { damaged, more } = desk.store().verify(progress).await;
             let mut reached = desk.verification.borrow_mut();
-            reached.damaged_more = damaged.len().saturating_sub(DAMAGED_MAX) as u64;
+            reached.damaged_more = more + damaged.len().saturating_sub(DAMAGED_MAX) as u64;
             let view = |message: ringpost_store::Damaged| DamagedView {
                 id: message.id.into(),
                 shard: desk.shard,

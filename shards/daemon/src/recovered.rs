@@ -15,7 +15,7 @@ pub(crate) enum Digest {
     One(Box<One>),
     /// They don't.
     Many(Box<NewItem>),
-    /// The envelope can't be read; the message is kept, and reported at every try.
+    /// The envelope can't be read; the message is kept as it is, for an operator to look at.
     Damaged,
 }
 
@@ -71,11 +71,8 @@ pub(crate) fn requeued(found: Recovered<Digest>) -> NewItem {
                 ..bare(id, vec![leg])
             }
         }
-        Digest::Damaged => {
-            let nowhere =
-                NewLeg { destination: "".into(), local: true, recipients: vec![0], domain: DomainHash::of("") };
-            bare(id, vec![nowhere])
-        }
+        // What the spool has noted of it stays there, and is not the queue's business: not even its recipients are known.
+        Digest::Damaged => return NewItem { size, unreadable: true, recipients: 0, ..bare(id, Vec::new()) },
     };
     NewItem { id, size, recovered: true, state, legacy_done, ..item }
 }
@@ -86,11 +83,44 @@ fn bare(id: SpoolId, legs: Vec<NewLeg>) -> NewItem {
         priority: Priority::Normal,
         size: 0,
         null_sender: false,
-        sender_domain: DomainHash::of(""),
+        sender_domain: DomainHash::SEVERAL,
         legs,
         recovered: true,
         state: Box::default(),
         legacy_done: Vec::new(),
         recipients: 1,
+        unreadable: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringpost_base::{Entropy, Now};
+    use ringpost_queue::{Options, Queue, State};
+
+    fn found(envelope: &[u8]) -> Recovered<Digest> {
+        let id = SpoolId::from_bytes([1; 16]);
+        Recovered {
+            id,
+            digest: digest(&Routes::default(), id, envelope),
+            size: 1234,
+            has_body_file: false,
+            state: Box::new([1, 2, 3]),
+            legacy_done: vec![0],
+        }
+    }
+
+    #[test]
+    fn a_message_whose_envelope_is_damaged_is_kept_as_it_is() {
+        let item = requeued(found(b"no envelope"));
+        assert!(item.legacy_done.is_empty(), "it would be noted");
+        let (id, now) = (item.id, Now::default());
+        let mut queue = Queue::new(Options::default(), Entropy([7; 16]));
+        let pushed = queue.push(item, now);
+        assert!(pushed.new && !pushed.damaged);
+        assert_eq!((queue.next(now), queue.next_due()), (None, None), "neither tried nor forgotten");
+        let view = queue.show(id, now).expect("it is kept");
+        assert_eq!((view.state, view.size), (State::Dead, 1234));
     }
 }

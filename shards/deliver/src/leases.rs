@@ -184,7 +184,7 @@ impl Leases {
         let waiting = self.owned.borrow_mut().release(shard, destination, slots, report, tick());
         if open_before != usize::MAX && self.open() > open_before {
             self.block.add(Counter::BreakersOpened, 1);
-            tracing::warn!(target = destination, "target left alone for a while because it failed");
+            tracing::warn!(destination, "target left alone for a while because it failed");
         }
         // Sessions ask again by themselves.
         for shard in waiting.into_iter().filter(|shard| shard.0 & OF_SESSIONS == 0) {

@@ -369,7 +369,7 @@ impl Runner {
 
     pub(crate) fn panicked(&self, id: SpoolId, destination: &str, panic: String) {
         self.block.add(Counter::DeliveriesPanicked, 1);
-        tracing::error!(id = %id, target = destination, panic, "delivery panicked");
+        tracing::error!(id = %id, destination, panic, "delivery panicked");
     }
 
     /// Takes what the files thread has done, for as long as the shard lives.

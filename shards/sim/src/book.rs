@@ -298,6 +298,7 @@ impl Book {
         self.deaths += 1;
         self.uncertain.clear();
         for facts in self.facts.values_mut() {
+            facts.duties.iter_mut().for_each(|duty| duty.done = duty.done_for_certain);
             if std::mem::take(&mut facts.in_memory) {
                 facts.lost = true;
                 self.totals.lost_in_memory += 1;

@@ -37,6 +37,8 @@ pub(crate) struct Client {
     pub(crate) letters: VecDeque<(usize, u32)>,
     link: Option<LinkId>,
     greeted: bool,
+    /// It says nothing any more, whatever it hears.
+    silent: bool,
     input: Vec<u8>,
     /// What replies are waited for.
     asked: VecDeque<Asked>,
@@ -45,6 +47,12 @@ pub(crate) struct Client {
     /// The letter under way.
     current: Option<(usize, u32)>,
     recipients_taken: u32,
+    /// It speaks LMTP: a final reply for each recipient; and how many of these are still to come.
+    pub(crate) lmtp: bool,
+    finals: u32,
+    chunk_refused: bool,
+    /// The last letter came to nothing: RSET goes before the next one.
+    reset_due: bool,
     /// The worst reply to the letter so far.
     worst: u16,
     heard: u64,
@@ -58,8 +66,8 @@ impl Client {
     }
 
     fn reset(&mut self) {
-        let (letters, timer) = (std::mem::take(&mut self.letters), self.timer);
-        *self = Self { letters, timer, ..Self::default() };
+        let (letters, timer, lmtp) = (std::mem::take(&mut self.letters), self.timer, self.lmtp);
+        *self = Self { letters, timer, lmtp, ..Self::default() };
     }
 }
 
@@ -166,7 +174,7 @@ impl World {
             let line = String::from_utf8_lossy(line).into_owned();
             return self.book.violate(format!("a client hears a reply that it did not ask for: {line:?}"));
         };
-        if code >= 400 && asked != Asked::Rcpt && asked != Asked::Other {
+        if code >= 400 && !matches!(asked, Asked::Rcpt | Asked::Other | Asked::End) {
             client.worst = client.worst.max(code);
         }
         match asked {
@@ -175,7 +183,10 @@ impl World {
                 self.client_sends_content(number);
                 return;
             }
-            Asked::Mail | Asked::Data | Asked::Chunk if code >= 400 => client.unsaid.clear(),
+            Asked::Mail | Asked::Data | Asked::Chunk if code >= 400 => {
+                client.chunk_refused |= asked == Asked::Chunk;
+                client.unsaid.clear();
+            }
             Asked::End => return self.letter_answered(number, code, line),
             _ => {}
         }
@@ -203,9 +214,10 @@ impl World {
     }
 
     fn client_says(&mut self, number: usize, said: &[u8]) {
-        let Some(link) = self.clients[number].link else { return };
+        let Some(link) = self.clients[number].link.filter(|_| !self.clients[number].silent) else { return };
         if self.strikes(Fault::ClientHang) {
             let part = self.dice.place(said.len() + 1);
+            self.clients[number].silent = true;
             return self.send(link, 0, &said[..part]);
         }
         self.send(link, 0, said);
@@ -214,6 +226,16 @@ impl World {
     /// The end of a letter is answered.
     fn letter_answered(&mut self, number: usize, code: u16, line: &[u8]) {
         let Some((letter, _)) = self.clients[number].current else { return };
+        let client = &mut self.clients[number];
+        // A message of which a chunk was refused is over: what comes behind gets one reply.
+        if client.lmtp && client.finals == 0 && !client.chunk_refused {
+            client.finals = client.recipients_taken;
+        }
+        client.finals = client.finals.saturating_sub(1);
+        let more = client.finals > 0;
+        if more {
+            client.asked.push_front(Asked::End);
+        }
         if code == 250 {
             let text = String::from_utf8_lossy(line).into_owned();
             let id = text.split_whitespace().find_map(|word| word.parse::<SpoolId>().ok());
@@ -222,7 +244,9 @@ impl World {
                 self.book.violate(format!("the client of letter {letter} hears {text:?}, and that is not so"));
             }
         }
-        self.letter_over(number, if code >= 400 { code } else { 0 });
+        if !more {
+            self.letter_over(number, if code >= 400 { code } else { 0 });
+        }
     }
 
     fn letter_over(&mut self, number: usize, refused_with: u16) {
@@ -232,6 +256,7 @@ impl World {
             _ => self.clients[number].current = None,
         }
         let client = &mut self.clients[number];
+        client.reset_due = refused_with > 0;
         client.unsaid.clear();
         if client.asked.is_empty() {
             self.client_goes_on(number);
@@ -242,7 +267,7 @@ impl World {
     fn client_goes_on(&mut self, number: usize) {
         let Some(link) = self.clients[number].link else { return };
         let client = &mut self.clients[number];
-        (client.worst, client.recipients_taken) = (0, 0);
+        (client.worst, client.recipients_taken, client.finals, client.chunk_refused) = (0, 0, 0, false);
         let rude = self.strikes(Fault::ClientRude);
         let client = &mut self.clients[number];
         if rude {
@@ -253,7 +278,8 @@ impl World {
         }
         if !std::mem::replace(&mut client.greeted, true) {
             client.asked.push_back(Asked::Ehlo);
-            return self.client_says(number, b"EHLO client.sim\r\n");
+            let lmtp = client.lmtp;
+            return self.client_says(number, if lmtp { b"LHLO client.sim\r\n" } else { b"EHLO client.sim\r\n" });
         }
         let Some((letter, tries)) = client.letters.pop_front() else {
             self.send(link, 0, b"QUIT\r\n");
@@ -268,6 +294,9 @@ impl World {
         let how = self.dice.roll(3);
         let chunks = how == 2 || self.book.letters[letter].binary;
         let mut says = self.envelope(letter);
+        if std::mem::take(&mut self.clients[number].reset_due) {
+            says.insert(0, (Asked::Other, b"RSET\r\n".to_vec()));
+        }
         if chunks {
             let body = self.book.letters[letter].body.clone();
             says.extend(self.chunks(&body));

@@ -13,6 +13,7 @@ use crate::store::{Content, Running, Waiter};
 use crate::world::World;
 use ringpost_base::{Entropy, MessageIds, SessionIds, ShardId, SpoolId};
 use ringpost_message::Envelope;
+use ringpost_policy::Ledger;
 use ringpost_queue::{Destinations, Queue};
 use ringpost_spool::{BLOCK, Recovered, Recovery, Slot, Spool};
 use std::collections::BTreeMap;
@@ -52,6 +53,8 @@ pub(crate) struct Shard {
     /// When the queue is looked at next.
     pub(crate) queue_at: Option<u64>,
     pub(crate) owned: Destinations,
+    /// What the clients do whose addresses it owns.
+    pub(crate) ledger: Ledger,
     pub(crate) ids: MessageIds,
     pub(crate) session_ids: SessionIds,
     pub(crate) sessions: BTreeMap<u32, Inbound>,
@@ -120,8 +123,8 @@ impl World {
         for number in 0..self.shards {
             let Some((mut spool, mut live)) = self.read_back(number) else { return };
             self.tell_recovered(number, &live);
-            let shards = self.shards;
-            for former in (shards..self.disks.len()).filter(|former| former % shards == number) {
+            let left = self.shards;
+            for former in (left..self.disks.len()).filter(|former| former % left == number) {
                 if self.strikes(Fault::CrashInStart) || !self.adopt(number, &mut spool, &mut live, former) {
                     self.power_fails();
                     return self.after(SECOND, Event::Start);
@@ -157,6 +160,7 @@ impl World {
             queue,
             queue_at: None,
             owned,
+            ledger: Ledger::new(self.plan.ledger.clone(), Vec::new()),
             ids: MessageIds::new(id, Entropy(self.dice.entropy())),
             session_ids: SessionIds::new(id, Entropy(self.dice.entropy())),
             sessions: BTreeMap::new(),

@@ -2,7 +2,7 @@
 
 use crate::dice::Dice;
 use ringpost_base::{ByteCount, Durability, Priority, Span};
-use ringpost_policy::{Capacity, Domain, Options as PolicyOptions, Policy, Recipients};
+use ringpost_policy::{Capacity, Domain, LedgerOptions, Options as PolicyOptions, Policy, Recipients};
 use ringpost_queue::{
     Destination, DestinationOptions, DomainRoute, Options as QueueOptions, PatternRoute, Routes, RoutesSetup,
 };
@@ -49,6 +49,8 @@ pub(crate) struct Plan {
     pub(crate) session: Rc<SessionOptions>,
     pub(crate) capacity: Capacity,
     pub(crate) policy: Policy,
+    /// What one client may do.
+    pub(crate) ledger: LedgerOptions,
     pub(crate) routes: Routes,
     /// Bytes of each shard's disk.
     pub(crate) disk: u64,
@@ -90,6 +92,7 @@ impl Plan {
                 spool_backlog: ByteCount(dice.range(256, 2048) << 10),
             },
             policy: policy(),
+            ledger: ledger(dice),
             routes: routes(dice),
             disk: (dice.range(12, 60) + 16) * spool.segment_size.0,
             next_hop_timeout: dice.range(5, 40) * SECOND,
@@ -120,6 +123,19 @@ fn queue(dice: &mut Dice) -> QueueOptions {
         // Longer than any run: a dead letter is looked for at its end.
         dead_letters_keep: Span::seconds(30 * 86_400),
         dead_letters_max: 10_000,
+    }
+}
+
+fn ledger(dice: &mut Dice) -> LedgerOptions {
+    let mut limit = |low, high| dice.one_in(3).then(|| dice.range(low, high) as u32);
+    LedgerOptions {
+        connections_per_ip: limit(1, 2),
+        connections_per_network: limit(2, 6),
+        connection_rate_per_ip: limit(4, 30),
+        messages_per_ip: limit(10, 120),
+        recipients_per_ip: limit(20, 200),
+        bytes_per_ip: limit(10_000, 200_000).map(|bytes| ByteCount(u64::from(bytes))),
+        ..LedgerOptions::default()
     }
 }
 

@@ -163,11 +163,6 @@ impl World {
     pub(crate) fn go_on_reporting(&mut self, shard: usize, number: u32) {
         let Some(own) = self.shard(shard) else { return };
         let Some(reporting) = own.reports.get(&number) else { return };
-        // One after the other: the queue tells the failures of a recipient at two destinations apart by their order.
-        let about = reporting.about;
-        if own.reports.iter().any(|(other, before)| *other < number && before.about == about) {
-            return self.task(SECOND / 100, shard, Task::Report(number));
-        }
         let Some((envelope, text)) = reporting.left.front().cloned() else { return self.all_reported(shard, number) };
         let mut stored = Vec::new();
         envelope.encode(&mut stored);

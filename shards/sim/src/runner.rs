@@ -220,7 +220,8 @@ impl World {
             return;
         }
         self.note(format_args!("{shard} {id} settled {}, failed {:?}", verdict.settled, verdict.failed));
-        for (number, _) in &verdict.delivered {
+        // Of one that is settled nothing is noted: its settlement says it all, and comes once its reports are durable.
+        for (number, _) in verdict.delivered.iter().filter(|_| !verdict.settled) {
             self.book.done(id, *number, attempted.destination.as_deref());
         }
         if verdict.state_changed && !verdict.settled {

@@ -11,11 +11,11 @@ use crate::link::{End, LinkId};
 use crate::plan::{HOST, SECOND};
 use crate::store::{Content, Waiter};
 use crate::world::World;
-use ringpost_base::{Accepted, ByteCount, Durability, SpoolId, Timestamp};
+use ringpost_base::{Accepted, ByteCount, Durability, NetworkLengths, SpoolId, Timestamp};
 use ringpost_message::{Arrival, Envelope, Headers, Notify, Recipient, Ret, received};
-use ringpost_policy::Load;
+use ringpost_policy::{Counted, Ledger, Limit, Load};
 use ringpost_queue::HandedOver;
-use ringpost_smtp::{BodyKind, Mail, Rcpt, Reply, Session, Setup, Step, replies};
+use ringpost_smtp::{BodyKind, Mail, Protocol, Rcpt, Reply, Session, Setup, Step, TlsUse, replies};
 use ringpost_spool::{BodyFile, Failure, MessageParts, Receipt};
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
@@ -54,6 +54,9 @@ pub(crate) struct Inbound {
     pub(crate) handover: Option<HandOver>,
     heard: u64,
     gone: bool,
+    /// Where it comes from, and its place in the ledger of the address's owner.
+    address: IpAddr,
+    counted: Counted,
 }
 
 /// A message between MAIL and its final reply.
@@ -80,13 +83,24 @@ impl World {
         self.host.as_ref().filter(|host| host.stopping.is_none())?;
         let shard = self.dice.place(self.shards);
         let (wall, options, now) = (self.clocks().wall, self.plan.session.clone(), self.now);
+        let address = IpAddr::V4(Ipv4Addr::new(192, 0, 2, client as u8));
+        let lmtp = self.clients[client].lmtp;
+        let counted = self.count_in(address);
         let own = self.shard(shard)?;
         let number = own.number();
-        let setup = Setup { tls: ringpost_smtp::TlsUse::Off, ..Setup::new(options, own.session_ids.next(wall)) };
+        let protocol = if lmtp { Protocol::Lmtp } else { Protocol::Smtp };
+        let setup = Setup { protocol, tls: TlsUse::Off, ..Setup::new(options, own.session_ids.next(wall)) };
         let link = self.connect([End::Client(client), End::Inbound(shard, number)], Fault::ClientCut);
         let mut session = Session::new(setup);
         let mut out = Vec::new();
-        session.greet(&mut out);
+        let (counted, refused) = match counted {
+            Ok(counted) => (counted, None),
+            Err(limit) => (Counted::NOTHING, Some(limit.reply())),
+        };
+        match &refused {
+            None => session.greet(&mut out),
+            Some(reply) => session.end(reply, &mut out),
+        }
         let inbound = Inbound {
             link,
             session,
@@ -96,11 +110,27 @@ impl World {
             handover: None,
             heard: now,
             gone: false,
+            address,
+            counted,
         };
         self.shard(shard)?.sessions.insert(number, inbound);
         self.send(link, 1, &out);
         self.task(PATIENCE, shard, Task::Session(number));
+        if refused.is_some() {
+            self.end_session(shard, number);
+        }
         Some(link)
+    }
+
+    /// The ledger of the shard that owns an address. The real question goes over a mesh; here it is answered at once.
+    fn ledger(&mut self, address: IpAddr) -> Option<&mut Ledger> {
+        let owner = ringpost_base::owner(address, NetworkLengths::default(), self.shards);
+        self.shard(owner.index()).map(|own| &mut own.ledger)
+    }
+
+    fn count_in(&mut self, address: IpAddr) -> Result<Counted, Limit> {
+        let now = self.clocks().tick;
+        self.ledger(address).map_or(Ok(Counted::NOTHING), |ledger| ledger.open(address, now))
     }
 
     pub(crate) fn session_reads(&mut self, shard: usize, number: u32, bytes: &[u8]) {
@@ -125,6 +155,10 @@ impl World {
         let Some(inbound) = self.shard(shard).and_then(|own| own.sessions.remove(&number)) else { return };
         if let Some(message) = inbound.message {
             self.drop_draft(shard, &message);
+        }
+        let counted = inbound.counted;
+        if let Some(ledger) = self.ledger(inbound.address) {
+            ledger.close(counted);
         }
         self.hang_up(inbound.link, 1);
     }
@@ -287,7 +321,14 @@ impl World {
 
     fn take_mail(&mut self, shard: usize, inbound: &mut Inbound, mail: Mail, out: &mut Vec<u8>) -> Option<Step> {
         let load = self.load_of(shard)?;
-        let refusal = self.plan.policy.sender(&load, &self.plan.capacity).err().map(|busy| busy.reply());
+        let (now, declared) = (self.clocks().tick, mail.size.unwrap_or(0));
+        let refusal = match self.plan.policy.sender(&load, &self.plan.capacity) {
+            Err(busy) => Some(busy.reply()),
+            Ok(()) => {
+                let asked = self.ledger(inbound.address).map(|ledger| ledger.message(inbound.address, declared, now));
+                asked.and_then(Result::err).map(Limit::reply)
+            }
+        };
         if refusal.is_none() {
             let arrived = self.clocks().wall;
             let id = self.shard(shard)?.ids.next(arrived);
@@ -309,9 +350,12 @@ impl World {
     }
 
     fn take_rcpt(&mut self, inbound: &mut Inbound, rcpt: &Rcpt, out: &mut Vec<u8>) -> Option<Step> {
-        let refusal = match self.plan.policy.recipient(rcpt, false) {
-            Err(reply) => Some(reply),
-            Ok(served) => {
+        let (now, address) = (self.clocks().tick, inbound.address);
+        let limit = self.ledger(address).and_then(|ledger| ledger.recipient(address, now).err());
+        let refusal = match (limit, self.plan.policy.recipient(rcpt, false)) {
+            (Some(limit), _) => Some(limit.reply()),
+            (None, Err(reply)) => Some(reply),
+            (None, Ok(served)) => {
                 let notify = rcpt.notify.and_then(|notify| Notify::from_bits(notify.bits())).unwrap_or_default();
                 let message = inbound.message.as_mut()?;
                 for address in served.addresses {
@@ -331,6 +375,12 @@ impl World {
         if message.file.is_some() {
             self.lighten(shard, message);
         }
+        let size = message.file.map_or(message.draft.len() as u64, |file| file.len);
+        let (now, address) = (self.clocks().tick, inbound.address);
+        if let Some(ledger) = self.ledger(address) {
+            ledger.bytes(address, size, now);
+        }
+        let Some(message) = &mut inbound.message else { return None };
         let headers = message.headers.take().unwrap_or_else(|| Headers::walk(&message.draft[message.trace..]));
         let refusal = self.plan.policy.message(&headers).refusal();
         let refusal = if message.broken { Some(replies::STORAGE_FULL) } else { refusal };

@@ -141,6 +141,9 @@ impl World {
             if work.iter().any(|work| *work > 0) || !own.spool.is_idle() || own.operation.is_some() {
                 return Some(format!("shard {number} has work: {work:?}"));
             }
+            if own.ledger.totals().connections > 0 {
+                return Some(format!("connections are counted at {number} that are closed"));
+            }
             if own.deliveries.values().any(|delivery| delivery.is_busy()) {
                 return Some(format!("shard {number} delivers"));
             }

@@ -103,6 +103,7 @@ impl World {
             self.clients[client].letters.push_back((number, 0));
         }
         for client in 0..self.clients.len() {
+            self.clients[client].lmtp = self.dice.one_in(4);
             let after = self.dice.roll(20 * SECOND);
             self.after(after, Event::Client(client));
         }

@@ -17,6 +17,9 @@
 //! when it began and still was when it ended, and each as it was. Messages that were settled while it was made, or later, may be
 //! in it too: who restores it delivers those again. That is the price of not stopping the server, and of time.
 //!
+//! What the disk does not give back is passed over and told ([`BackedUp::wrong`]); of such a file the backup keeps what it has of
+//! it from before.
+//!
 //! This is plain blocking code: it runs in a process of its own, beside the server, and takes nothing from it but reads.
 
 mod manifest;
@@ -26,9 +29,11 @@ mod walk;
 
 pub use restore::{Restored, restore};
 
+use crate::error::is_broken;
+use crate::lost::LOST;
 use crate::recover::shard_number;
 use manifest::{MANIFEST, Manifest, Saved};
-use objects::Objects;
+use objects::{CopyError, Objects};
 use ringpost_base::Timestamp;
 use rustix::fs::{FlockOperation, flock};
 use std::collections::{BTreeMap, BTreeSet};
@@ -37,7 +42,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
 use thiserror::Error;
-use walk::{Known, Walk, WalkError};
+use walk::{Copied, Known, Walk, WalkError};
 
 /// Times that a backup begins anew because the server was started meanwhile with another number of cores.
 const STARTS_MAX: usize = 5;
@@ -47,6 +52,9 @@ const SPOOL: &str = "spool";
 
 /// What in a state directory is not state: it is made anew by every start.
 const LOCK: &str = "lock";
+
+/// Where a restore writes first. What is there is of one that was cut off.
+const RESTORING: &str = "restoring";
 
 /// How the configuration is called in a backup and in a restored state directory.
 const CONFIG: &str = "restored-config.toml";
@@ -107,6 +115,8 @@ pub struct BackedUp {
     pub others: Vec<String>,
     /// What was left out, and why.
     pub left_out: Vec<(String, &'static str)>,
+    /// Files that could not be read, or are damaged, and what is wrong: mail may be missing in the backup.
+    pub wrong: Vec<(String, String)>,
     /// Bytes that were read and written now.
     pub copied: u64,
     /// Bytes that an earlier backup had already.
@@ -174,6 +184,8 @@ impl Backup<'_> {
             let shards = shard_names(&spool)?;
             self.files.clear();
             (self.told.segments, self.told.bodies, self.told.logs) = (0, 0, shards.len());
+            self.told.left_out.clear();
+            self.told.wrong.clear();
             let changed = shards.iter().try_fold(false, |changed, shard| Ok(changed || !self.shard(&spool, shard)?))?;
             if !changed && shard_names(&spool)? == shards {
                 return Ok(());
@@ -187,11 +199,17 @@ impl Backup<'_> {
         let directory = spool.join(name);
         let known: Vec<Known> = self.former.values().filter_map(|saved| Known::of(saved, name)).collect();
         let walked = Walk::new(&directory, &mut self.objects, known, &mut || ()).run();
-        let segments = match walked {
-            Ok(segments) => segments,
+        let Copied { segments, wrong } = match walked {
+            Ok(copied) => copied,
             Err(WalkError::Gone) => return Ok(false),
             Err(WalkError::Backup(error)) => return Err(error),
         };
+        let wrong = wrong.into_iter().map(|(file, what)| (format!("{SPOOL}/{name}/{file}"), what));
+        self.told.wrong.extend(wrong);
+        if directory.join(LOST).exists() {
+            let why = "is kept aside because the spool was damaged";
+            self.told.left_out.push((format!("{SPOOL}/{name}/{LOST}"), why));
+        }
         self.told.segments += segments.len();
         for saved in segments {
             let path = format!("{SPOOL}/{name}/{}", saved.segment_name());
@@ -219,15 +237,16 @@ impl Backup<'_> {
         Ok(true)
     }
 
-    /// Copies a file as it is, unless the backup has it already; false if it is gone.
+    /// Copies a file as it is, unless the backup has it already; false if it is gone, or can't be read.
     fn file(&mut self, from: &Path, path: String) -> Result<bool, BackupError> {
-        let mut file = match File::open(from) {
-            Ok(file) => file,
+        let opened = File::open(from).and_then(|file| Ok((file.metadata()?, file)));
+        let (metadata, mut file) = match opened {
+            Ok(opened) => opened,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) if is_broken(error.raw_os_error()) => return Ok(self.unread(path, &error)),
             Err(error) => return Err(file_error(from)(error)),
         };
-        let modified = file.metadata().map(|metadata| modified_nanos(&metadata)).map_err(file_error(from))?;
-        let len = file.metadata().map(|metadata| metadata.len()).map_err(file_error(from))?;
+        let (modified, len) = (modified_nanos(&metadata), metadata.len());
         let former = self.former.get(&path);
         let same = former.filter(|saved| saved.len == len && saved.modified == Some(modified));
         let saved = match same.filter(|saved| self.objects.has(saved)) {
@@ -236,12 +255,30 @@ impl Backup<'_> {
                 saved.clone()
             }
             None => {
-                let object = self.objects.store(&mut file).map_err(file_error(from))?;
+                let object = match self.objects.store(&mut file) {
+                    Ok(object) => object,
+                    Err(CopyError::Read(error)) if is_broken(error.raw_os_error()) => {
+                        return Ok(self.unread(path, &error));
+                    }
+                    Err(CopyError::Read(error)) => return Err(file_error(from)(error)),
+                    Err(CopyError::Write(error)) => return Err(file_error(self.objects.directory())(error)),
+                };
                 Saved { modified: Some(modified), ..Saved::of(path.clone(), object) }
             }
         };
         self.files.insert(path, saved);
         Ok(true)
+    }
+
+    /// A file can't be read: what the backup has of it from before stays. False, as nothing was copied.
+    fn unread(&mut self, path: String, error: &io::Error) -> bool {
+        let mut what = format!("can't be read: {error}");
+        if let Some(former) = self.former.get(&path).filter(|saved| self.objects.has(saved)) {
+            what.push_str("; the backup has it as it was before");
+            self.files.insert(path.clone(), former.clone());
+        }
+        self.told.wrong.push((path, what));
+        false
     }
 
     /// Everything else in the state directory, whatever it is: bans, greylist, the TLS key that the server made itself.
@@ -260,6 +297,8 @@ impl Backup<'_> {
                 continue;
             } else if name == Path::new(LOCK) {
                 "is made by every start"
+            } else if name == Path::new(RESTORING) {
+                "is what a restore that was cut off has left"
             } else if self.plan.leave_out.contains(&name) || is_maildir(&from) {
                 "holds mail that is delivered"
             } else if name.to_str().is_none() || !(metadata.is_file() || metadata.is_dir()) {

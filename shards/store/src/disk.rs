@@ -3,9 +3,10 @@
 //! The gate is open in a server. A test puts one there that answers in the kernel's place, so that each operation can be
 //! seen to fail by itself, with any error, and nothing else knows the difference.
 
-use crate::error::{StoreError, io_error};
+use crate::error::{StoreError, io_error, runtime_error};
 use glommio::io::{BufferedFile, Directory, DmaBuffer, DmaFile, OpenOptions, ReadResult};
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -26,8 +27,9 @@ pub(crate) enum Operation {
     DirectorySync,
 }
 
-/// Asked before each operation. An error it gives is the operation's outcome, in place of what the kernel would say.
-pub(crate) type Gate = Rc<dyn Fn(Operation, &Path) -> io::Result<()>>;
+/// Asked before each operation, with the bytes of the file that it concerns if it is a read. An error it gives is the
+/// operation's outcome, in place of what the kernel would say.
+pub(crate) type Gate = Rc<dyn Fn(Operation, &Path, Range<u64>) -> io::Result<()>>;
 
 /// The disk, as the spool uses it.
 #[derive(Clone)]
@@ -37,7 +39,7 @@ pub(crate) struct Disk {
 
 impl Disk {
     pub(crate) fn new() -> Self {
-        Self::behind(Rc::new(|_, _| Ok(())))
+        Self::behind(Rc::new(|_, _, _| Ok(())))
     }
 
     pub(crate) fn behind(gate: Gate) -> Self {
@@ -45,7 +47,7 @@ impl Disk {
     }
 
     fn pass(&self, operation: Operation, path: &Path) -> Result<(), StoreError> {
-        (self.gate)(operation, path).map_err(|error| io_error(path, error))
+        (self.gate)(operation, path, 0..0).map_err(|error| io_error(path, error))
     }
 
     /// Makes a segment file with room for `size` bytes.
@@ -61,7 +63,7 @@ impl Disk {
     pub(crate) async fn open_segment(&self, path: &Path) -> Result<DmaFile, StoreError> {
         self.pass(Operation::SegmentOpen, path)?;
         let opened = OpenOptions::new().read(true).write(true).dma_open(path).await;
-        opened.map_err(|error| io_error(path, error))
+        opened.map_err(|error| runtime_error(path, error))
     }
 
     pub(crate) async fn write_segment(
@@ -90,8 +92,9 @@ impl Disk {
         at: u64,
         len: usize,
     ) -> Result<ReadResult, StoreError> {
-        self.pass(Operation::SegmentRead, path)?;
-        file.read_at(at, len).await.map_err(|error| io_error(path, error))
+        let bytes = at..at + len as u64;
+        (self.gate)(Operation::SegmentRead, path, bytes).map_err(|error| io_error(path, error))?;
+        file.read_at(at, len).await.map_err(|error| runtime_error(path, error))
     }
 
     pub(crate) fn remove_segment(&self, path: &Path) -> Result<(), StoreError> {
@@ -143,5 +146,6 @@ fn whole(path: &Path, wrote: usize, want: usize, growing: bool) -> Result<(), St
     if wrote == want {
         return Ok(());
     }
-    Err(StoreError::File { path: path.to_owned(), reason: format!("wrote {wrote} of {want} bytes"), full: growing })
+    let reason = format!("wrote {wrote} of {want} bytes");
+    Err(StoreError::File { path: path.to_owned(), reason, full: growing, broken: false })
 }

@@ -1,7 +1,9 @@
 //! What can go wrong with the spool's files.
 
+use glommio::GlommioError;
 use ringpost_base::SpoolId;
 use ringpost_spool::Failure;
+use rustix::io::Errno;
 use std::io;
 use std::path::{Path, PathBuf};
 use thiserror::Error;
@@ -19,6 +21,8 @@ pub enum StoreError {
         reason: String,
         /// Whether it is for want of room: [`StoreError::is_full`].
         full: bool,
+        /// Whether the disk does not give the bytes back: [`StoreError::is_broken`].
+        broken: bool,
     },
     /// The message's bytes are not what was stored.
     #[error("message {0} is damaged in the spool: its checksum does not hold")]
@@ -35,6 +39,12 @@ impl StoreError {
         matches!(self, Self::File { full: true, .. })
     }
 
+    /// Whether the disk, or the file system on it, can't give back what it was given. Another try helps as little as another
+    /// program; other places of the same file may well be readable.
+    pub fn is_broken(&self) -> bool {
+        matches!(self, Self::File { broken: true, .. })
+    }
+
     /// The same as the log knows it, which decides between 452 and 451.
     pub(crate) fn failure(&self) -> Failure {
         if self.is_full() { Failure::Full } else { Failure::Io }
@@ -47,21 +57,36 @@ fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
+/// Whether an error says that the disk is broken at this place, and not that it is away, busy, or not to be had.
+pub(crate) fn is_broken(errno: Option<i32>) -> bool {
+    // A sector that can't be read (EIO, ENODATA, EREMOTEIO), one whose checksum does not hold (EILSEQ, EBADMSG), a file
+    // system that is damaged (EUCLEAN).
+    let broken = [Errno::IO, Errno::NODATA, Errno::REMOTEIO, Errno::ILSEQ, Errno::BADMSG, Errno::UCLEAN];
+    errno.is_some_and(|errno| broken.iter().any(|broken| broken.raw_os_error() == errno))
+}
+
 /// What the kernel said of a file.
 pub(crate) fn io_error(path: &Path, error: impl Into<io::Error>) -> StoreError {
     let error = error.into();
-    StoreError::File { path: path.to_owned(), reason: error.to_string(), full: is_full(&error) }
+    let (full, broken) = (is_full(&error), is_broken(error.raw_os_error()));
+    StoreError::File { path: path.to_owned(), reason: error.to_string(), full, broken }
+}
+
+/// The same of an operation of the runtime, whose errors lose their number when they are made into others.
+pub(crate) fn runtime_error(path: &Path, error: GlommioError<()>) -> StoreError {
+    let broken = is_broken(error.raw_os_error());
+    let error: io::Error = error.into();
+    StoreError::File { path: path.to_owned(), reason: error.to_string(), full: is_full(&error), broken }
 }
 
 /// What we say of a file.
 pub(crate) fn file_error(path: &Path, reason: impl std::fmt::Display) -> StoreError {
-    StoreError::File { path: path.to_owned(), reason: reason.to_string(), full: false }
+    StoreError::File { path: path.to_owned(), reason: reason.to_string(), full: false, broken: false }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use rustix::io::Errno;
 
     #[test]
     fn want_of_room_is_told_from_a_broken_disk() {
@@ -75,12 +100,16 @@ mod tests {
 
     #[test]
     fn the_runtime_keeps_the_kind_of_an_error() {
-        let wrapped = glommio::GlommioError::<()>::EnhancedIoError {
-            source: io::Error::from(Errno::NOSPC),
-            op: "Writing",
+        let wrapped = |errno: Errno| GlommioError::<()>::EnhancedIoError {
+            source: io::Error::from(errno),
+            op: "Reading",
             path: None,
             fd: None,
         };
-        assert!(io_error(Path::new("/x"), wrapped).is_full());
+        assert!(io_error(Path::new("/x"), wrapped(Errno::NOSPC)).is_full());
+        for (errno, broken) in [(Errno::IO, true), (Errno::BADMSG, true), (Errno::NOSPC, false), (Errno::MFILE, false)] {
+            assert_eq!(runtime_error(Path::new("/x"), wrapped(errno)).is_broken(), broken, "{errno}");
+            assert_eq!(io_error(Path::new("/x"), errno).is_broken(), broken, "{errno}");
+        }
     }
 }

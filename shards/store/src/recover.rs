@@ -3,7 +3,13 @@
 //! ```text
 //! STATE/spool/shard-0000/segment-00000000.log ...
 //!                        body/ID.body ...
+//!                        lost/ ...
 //! ```
+//!
+//! All headers of a log are read before anything of it is changed, and all segments before anything is removed. What the disk
+//! does not give back is damage like any other: counted, logged, and passed over. While there is any, body files of no message
+//! and segments with an empty header are moved into `lost` instead of being removed ([`crate::lost`]); a segment whose
+//! header can't be read stays where it is.
 //!
 //! A segment is one read, and the next is read while one is looked through. What a message needs in memory afterwards is the
 //! caller's digest of its envelope and the log's entry; the envelopes themselves are let go with their segment.
@@ -11,6 +17,7 @@
 use crate::adopt::adopt;
 use crate::disk::Disk;
 use crate::error::{StoreError, file_error, io_error};
+use crate::lost::{LostFiles, is_all_zeros};
 use crate::segments::{Segments, WholeSegment, slot_of};
 use crate::space::SpaceLimits;
 use crate::store::{Budget, Parts, Store};
@@ -18,7 +25,7 @@ use glommio::Task;
 use ringpost_base::{Entropy, SpoolId, Tick};
 use ringpost_metrics::{Block, Counter};
 use ringpost_runtime::{Pace, tick};
-use ringpost_spool::{BLOCK, Options, Recovered, Recovery, SegmentHeader, Slot};
+use ringpost_spool::{BLOCK, Lost, Options, Recovered, Recovery, SegmentHeader, Slot};
 use std::cell::Cell;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -120,17 +127,23 @@ pub(crate) async fn open_on<D>(
 ) -> Result<Opened<D>, StoreError> {
     let Setup { directory, orphans, options, entropy, block, budget, space } = setup;
     let mut reader = Reader { disk: &disk, block: &block, digest, progress };
-    let (spool, live) = reader.read(&directory).await?.finish(options, entropy);
+    let (log, lost) = (reader.read(&directory).await?, LostFiles::new(&directory));
+    log.remove_unused(&reader.segments(&directory), &lost)?;
+    let mut damaged = log.damaged;
+    let (spool, live) = log.recovery.finish(options, entropy);
     let parts = Parts { disk: disk.clone(), options, block: block.clone(), budget, space };
     let store = Store::new(&directory, parts, spool);
     let mut recovered = enter(&store, live).await?;
     ringpost_runtime::spawn_vital(store.clone().pump());
     ringpost_runtime::spawn_vital(store.clone().watch_space());
     for orphan in orphans {
-        recovered.extend(adopt(&store, &orphan, &mut reader).await?);
+        let taken = adopt(&store, &orphan, &mut reader, &lost).await?;
+        damaged |= taken.damaged;
+        recovered.extend(taken.messages);
     }
     // Only now: a crash while a former shard's mail was taken over left body files here whose records were still there.
-    remove_strays(&store)?;
+    remove_strays(&store, damaged.then_some(&lost))?;
+    lost.tell();
     store.block.add(Counter::SpoolRecovered, recovered.len() as u64);
     if !recovered.is_empty() {
         tracing::info!(messages = recovered.len() as u64, "messages found in the spool");
@@ -149,6 +162,7 @@ async fn enter<D>(store: &Store, mut live: Vec<Recovered<D>>) -> Result<Vec<Reco
             // Its body file goes only when it is settled: the settlement itself was not yet on the disk. A file that is
             // there and not what it should be is another matter: delivery finds out, and the message stays.
             store.spool.borrow_mut().settle(message.id);
+            count_lost(store, message.id);
             gone.push(message.id);
         }
         pace.breathe().await;
@@ -156,6 +170,40 @@ async fn enter<D>(store: &Store, mut live: Vec<Recovered<D>>) -> Result<Vec<Reco
     // Both are in order of their ids.
     live.retain(|message| gone.binary_search(&message.id).is_err());
     Ok(live)
+}
+
+/// A message's body file is gone. After a crash that is as it should be for those that were settled just before it.
+pub(crate) fn count_lost(store: &Store, id: SpoolId) {
+    store.block.add(Counter::SpoolLost, 1);
+    tracing::warn!(%id, "the body file of a message is gone; the message counts as settled");
+}
+
+/// A log that was read back.
+pub(crate) struct ReadBack<D> {
+    pub(crate) recovery: Recovery<D>,
+    /// Files with a header of zeros, or shorter than a header.
+    blank: Vec<Slot>,
+    /// Files that the newest header does not need.
+    let_go: Vec<Slot>,
+    /// Whether any of it is damaged, is missing, or could not be read.
+    pub(crate) damaged: bool,
+}
+
+impl<D> ReadBack<D> {
+    /// Removes the files that hold nothing of the log. They may be of another size than is wanted now: new ones are made when
+    /// they are needed.
+    fn remove_unused(&self, segments: &Segments, lost: &LostFiles) -> Result<(), StoreError> {
+        self.let_go.iter().for_each(|slot| segments.remove(*slot));
+        for slot in &self.blank {
+            let path = segments.path(*slot);
+            if self.damaged && !is_all_zeros(&path) {
+                lost.keep(&path)?;
+            } else {
+                segments.remove(*slot);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Reads logs back.
@@ -172,19 +220,17 @@ impl<D> Reader<'_, D> {
         Rc::new(Segments::new(self.disk, directory, 0))
     }
 
-    /// Reads the log in a directory back.
-    pub(crate) async fn read(&mut self, directory: &Path) -> Result<Recovery<D>, StoreError> {
+    /// Reads the log in a directory back, and changes nothing there.
+    pub(crate) async fn read(&mut self, directory: &Path) -> Result<ReadBack<D>, StoreError> {
         let segments = self.segments(directory);
         let mut recovery = Recovery::new();
-        read_headers(&segments, directory, &mut recovery).await?;
+        let mut blank = read_headers(&segments, directory, &mut recovery).await?;
+        blank.extend(recovery.take_unused());
         let order = recovery.order();
+        let let_go = recovery.take_unused();
         // The newest header is what says that the others are not needed, and its writer may have died before it was synced.
         if let Some((newest, _)) = order.last() {
             segments.sync(*newest).await?;
-        }
-        // Empty, and perhaps of another size than is wanted now: new ones are made when they are needed.
-        for slot in recovery.take_unused() {
-            segments.remove(slot);
         }
         let total = order.iter().map(|(_, header)| header.size).sum();
         let news = News::new(directory, self.progress, total);
@@ -196,11 +242,22 @@ impl<D> Reader<'_, D> {
             ahead = read_ahead(&segments, order.get(index + 1));
             // Once around, so that the next read is on its way to the disk before this segment takes the core.
             ringpost_runtime::yield_now().await;
+            for hole in bytes.holes() {
+                recovery.unreadable(*slot, hole.start, hole.end - hole.start);
+            }
             recovery.segment(*slot, header, &bytes, self.digest);
             segments.close_one(*slot).await;
             news.tell(header.size, recovery.found());
             pace.breathe().await;
         }
+        segments.close().await;
+        let damaged = self.tell_damage(directory, &segments, &recovery);
+        Ok(ReadBack { recovery, blank, let_go, damaged })
+    }
+
+    /// Counts and logs what is wrong with a log; whether anything is.
+    fn tell_damage(&self, directory: &Path, segments: &Segments, recovery: &Recovery<D>) -> bool {
+        let before = self.block.counter(Counter::SpoolDamaged);
         for damage in recovery.damage() {
             self.block.add(Counter::SpoolDamaged, 1);
             let path = segments.path(damage.slot);
@@ -210,24 +267,38 @@ impl<D> Reader<'_, D> {
             self.block.add(Counter::SpoolDamaged, 1);
             tracing::error!(directory = %directory.display(), sequence, "a segment of the spool is not there");
         }
-        segments.close().await;
-        Ok(recovery)
+        for Lost { id, slot, offset } in recovery.lost() {
+            self.block.add(Counter::SpoolDamaged, 1);
+            let path = segments.path(slot);
+            tracing::error!(%id, path = %path.display(), offset, "a message is not where the spool says it is");
+        }
+        self.block.counter(Counter::SpoolDamaged) > before
     }
 }
 
-async fn read_headers<D>(segments: &Segments, directory: &Path, recovery: &mut Recovery<D>) -> Result<(), StoreError> {
+/// Reads the headers of all segments; gives the files that are cut short. These were never used: their making was interrupted.
+async fn read_headers<D>(
+    segments: &Segments,
+    directory: &Path,
+    recovery: &mut Recovery<D>,
+) -> Result<Vec<Slot>, StoreError> {
+    let mut cut_short = Vec::new();
     for slot in slots(directory)? {
-        // A file cut short was never used: its making was interrupted. It is made anew when it is needed.
         let path = segments.path(slot);
         let len = fs::metadata(&path).map_err(|error| io_error(&path, error))?.len();
         if len < BLOCK as u64 {
-            fs::remove_file(&path).map_err(|error| io_error(&path, error))?;
+            cut_short.push(slot);
             continue;
         }
-        let block = segments.read(slot, 0, BLOCK).await?;
-        recovery.header(slot, &block).map_err(|error| file_error(&path, error))?;
+        match segments.read_header(slot).await {
+            Ok(Some(block)) => recovery.header(slot, &block).map_err(|error| file_error(&path, error))?,
+            Ok(None) => recovery.unreadable_header(slot),
+            Err(error) if error.is_broken() => recovery.unreadable_header(slot),
+            Err(error) => return Err(error),
+        }
+        segments.close_one(slot).await;
     }
-    Ok(())
+    Ok(cut_short)
 }
 
 /// Begins to read a segment.
@@ -288,13 +359,16 @@ pub(crate) fn is_there(path: &Path) -> Result<bool, StoreError> {
     path.try_exists().map_err(|error| io_error(path, error))
 }
 
-/// Removes body files that no live record names: of messages that were never acknowledged, or are settled.
-fn remove_strays(store: &Store) -> Result<(), StoreError> {
+/// Removes body files that no live record names: of messages that were never acknowledged, or are settled. Where records may
+/// have been lost they are kept aside.
+fn remove_strays(store: &Store, lost: Option<&LostFiles>) -> Result<(), StoreError> {
     for entry in fs::read_dir(&store.bodies).map_err(|error| io_error(&store.bodies, error))? {
         let path = entry.map_err(|error| io_error(&store.bodies, error))?.path();
         let named = body_id(&path).and_then(|id| store.entry(id)).is_some_and(|entry| entry.has_body_file);
-        if !named {
-            fs::remove_file(&path).map_err(|error| io_error(&path, error))?;
+        match lost {
+            _ if named => {}
+            Some(lost) => lost.keep(&path)?,
+            None => fs::remove_file(&path).map_err(|error| io_error(&path, error))?,
         }
     }
     Ok(())

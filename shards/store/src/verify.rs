@@ -20,6 +20,44 @@ const WINDOW_MAX: u64 = 1 << 20;
 /// Bytes of a body file read at once.
 const PIECE: usize = 256 << 10;
 
+/// Most messages that a verification names. A disk that is gone damages them all, and each costs some memory and a line to
+/// whoever asked; further ones are counted.
+const DAMAGED_MAX: usize = 10_000;
+
+/// Most damaged messages of one verification that are logged.
+const LOGGED_MAX: usize = 100;
+
+/// What a verification found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// Damaged messages, 10,000 at most.
+    pub damaged: Vec<Damaged>,
+    /// How many more there are.
+    pub more: u64,
+}
+
+impl Verified {
+    fn add(&mut self, damaged: Damaged) {
+        if self.damaged.len() < LOGGED_MAX {
+            let Damaged { id, path, offset, reason } = &damaged;
+            tracing::error!(%id, path = %path.display(), offset, reason, "message is damaged in the spool");
+        }
+        if self.damaged.len() < DAMAGED_MAX {
+            self.damaged.push(damaged);
+        } else {
+            self.more += 1;
+        }
+    }
+
+    /// Says how many were not logged.
+    fn tell_rest(&self) {
+        let all = self.damaged.len() as u64 + self.more;
+        if let Some(messages) = all.checked_sub(LOGGED_MAX as u64).filter(|rest| *rest > 0) {
+            tracing::error!(messages, "more messages are damaged in the spool");
+        }
+    }
+}
+
 /// A message that is not what was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Damaged {
@@ -50,22 +88,23 @@ impl Meter<'_> {
 
 impl Store {
     /// Checks every message that is in the log when it is called, and is still there when its turn comes. `progress` is told
-    /// after every read: bytes of records, and messages looked at.
-    pub async fn verify(self: &Rc<Self>, progress: impl Fn(Progress)) -> Vec<Damaged> {
+    /// after every read: bytes of records, and messages looked at. What is damaged is logged, the first hundred of it.
+    pub async fn verify(self: &Rc<Self>, progress: impl Fn(Progress)) -> Verified {
         let all = self.by_place();
         let total = all.iter().map(|(_, location)| u64::from(location.len)).sum();
         let meter = Meter { state: Cell::new(Progress { total, ..Progress::default() }), tell: &progress };
-        let mut damaged = Vec::new();
+        let mut verified = Verified::default();
         let mut pace = Pace::default();
         let mut rest = all.as_slice();
         while let Some(count) = window(rest) {
             let (together, behind) = rest.split_at(count);
-            self.verify_together(together, &mut damaged).await;
+            self.verify_together(together, &mut verified).await;
             meter.add(together.iter().map(|(_, location)| u64::from(location.len)).sum(), together.len());
             rest = behind;
             pace.breathe().await;
         }
-        damaged
+        verified.tell_rest();
+        verified
     }
 
     /// The messages in the log, by where they lie.
@@ -77,7 +116,7 @@ impl Store {
     }
 
     /// Reads messages that lie near each other, and checks each.
-    async fn verify_together(self: &Rc<Self>, together: &[(SpoolId, Location)], damaged: &mut Vec<Damaged>) {
+    async fn verify_together(self: &Rc<Self>, together: &[(SpoolId, Location)], verified: &mut Verified) {
         let (Some((_, first)), Some((_, last))) = (together.first(), together.last()) else { return };
         let len = last.offset + u64::from(last.len) - first.offset;
         let read = self.segments.read(first.slot, first.offset, len as usize).await;
@@ -96,7 +135,7 @@ impl Store {
             };
             // Settled while it was looked at: then it may be gone, or another in its place.
             if let (Err(error), Some(now)) = (checked, self.locate(*id)) {
-                damaged.push(self.describe(*id, path, now, &error));
+                verified.add(self.describe(*id, path, now, &error));
             }
         }
     }

@@ -103,7 +103,7 @@ fn a_notice_of_delay_is_not_repeated_after_a_restart() {
 fn a_message_of_which_nothing_is_left_is_forgotten_at_once() {
     let mut bench = Bench::new();
     bench.push(NewItem { recovered: true, legacy_done: vec![0, 7], ..to("local", 1) });
-    assert_eq!(bench.next(), Some(Action::Forget { id: id(1) }));
+    assert_eq!(bench.next(), Some(forgotten(1, Forgotten::NothingLeft)));
     bench.none();
     assert!(bench.queue.is_empty());
 }

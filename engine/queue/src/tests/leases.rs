@@ -1,7 +1,8 @@
 //! What the queue asks of the owners of destinations, and what it gives back.
 
 use super::*;
-use crate::LeaseReport;
+use crate::{BreakerState, DestinationOptions, Destinations, LeaseReport};
+use ringpost_base::ShardId;
 
 fn asks(destination: &str, held: u32) -> Option<Action> {
     Some(Action::Lease { destination: destination.into(), held })
@@ -85,6 +86,74 @@ fn a_failure_of_the_destination_gives_the_slot_back_at_once() {
 }
 
 #[test]
+fn an_attempt_that_asked_nobody_says_nothing_of_the_destination() {
+    let mut bench = Bench::new();
+    (1..=3).for_each(|n| bench.push(to("hop", n)));
+    assert_eq!(bench.next(), asks("hop", 0));
+    bench.grant("hop", 1);
+    let attempt = bench.attempt();
+    assert_eq!(bench.next(), asks("hop", 1));
+    bench.queue.leased("hop", Lease::Busy, bench.now);
+    bench.queue.outcome(attempt.leg, &[(0, moved("local-a"))], Asked::Not, bench.now);
+    let (elsewhere, next) = (bench.attempt(), bench.attempt());
+    let (elsewhere, next) = if elsewhere.id == id(1) { (elsewhere, next) } else { (next, elsewhere) };
+    assert_eq!((&*elsewhere.destination, &*next.destination, next.id), ("local-a", "hop", id(2)), "by the same lease");
+    bench.queue.drop_message(id(3));
+    bench.queue.outcome(next.leg, &[(0, deferred())], Asked::Not, bench.now);
+    assert_eq!(bench.next(), releases("hop", 1, report(0, 0, 1)));
+    bench.none();
+}
+
+#[test]
+fn a_destination_that_is_tried_is_tried_again_when_the_try_asked_nobody() {
+    let options = DestinationOptions { breaker_failures: 1, breaker_pause: Span::seconds(10), ..Default::default() };
+    let mut owner = Destinations::new();
+    owner.configure([("hop".into(), options)].into_iter());
+    let (own, other) = (ShardId(0), ShardId(1));
+    let mut bench = Bench::new();
+    bench.push(to("hop", 1));
+    let mut exchange = |bench: &mut Bench| match bench.next() {
+        Some(Action::Lease { destination, held }) => {
+            let lease = owner.lease(own, &destination, held, bench.now.tick);
+            bench.queue.leased(&destination, lease, bench.now);
+            owner.view(bench.now.tick).remove(0)
+        }
+        Some(Action::Release { destination, slots, report }) => {
+            owner.release(own, &destination, slots, report, bench.now.tick);
+            let lease = owner.lease(other, &destination, 0, bench.now.tick);
+            assert!(!matches!(lease, Lease::Granted { messages: 2.. }), "it is not closed");
+            if matches!(lease, Lease::Granted { .. }) {
+                owner.release(
+                    other,
+                    &destination,
+                    1,
+                    LeaseReport { unused: 1, ..LeaseReport::default() },
+                    bench.now.tick,
+                );
+            }
+            owner.view(bench.now.tick).remove(0)
+        }
+        other => panic!("{other:?}"),
+    };
+    exchange(&mut bench);
+    let attempt = bench.attempt();
+    bench.queue.outcome(attempt.leg, &[(0, deferred())], Asked::Failed, bench.now);
+    assert_eq!(exchange(&mut bench).breaker, BreakerState::Open);
+    bench.pass(seconds(11));
+    for asked in [Asked::Not, Asked::Not, Asked::Worked] {
+        bench.queue.retry(id(1), bench.now);
+        assert_eq!(exchange(&mut bench).breaker, BreakerState::HalfOpen);
+        let attempt = bench.attempt();
+        bench.queue.outcome(attempt.leg, &[(0, deferred())], asked, bench.now);
+        if asked == Asked::Not {
+            let seen = exchange(&mut bench);
+            assert_eq!((seen.breaker, seen.failures), (BreakerState::HalfOpen, 1), "nothing is known of it");
+        }
+    }
+    assert_eq!(bench.next(), releases("hop", 1, report(1, 0, 0)));
+}
+
+#[test]
 fn a_destination_that_hangs_delays_nobody_else() {
     let mut bench = Bench::with(Options { attempts_max: 1, ..options() });
     for n in 1..=50 {
@@ -161,9 +230,9 @@ fn what_waits_for_a_lease_that_never_comes_is_given_up_in_time() {
             Some(Action::Delay { id, .. }) => seen.push(("late", id, age)),
             Some(Action::Expire { id, leg, recipients, reason }) => {
                 assert_eq!((recipients.as_slice(), reason.status), (&[0][..], Status::EXPIRED));
-                let verdict = bench.queue.outcome(leg, &[(0, Outcome::Failed(reason))], false, bench.now);
+                let verdict = bench.queue.outcome(leg, &[(0, Outcome::Failed(reason))], Asked::Not, bench.now);
                 assert_eq!(verdict.failed.len(), 1);
-                assert!(bench.queue.reported(id, &[0]));
+                assert!(bench.queue.reported(id, verdict.destination, &[0]));
                 seen.push(("over", id, age));
             }
             Some(Action::Lease { .. }) => {

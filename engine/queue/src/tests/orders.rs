@@ -77,13 +77,13 @@ fn dead_letters_are_kept_for_their_time_and_the_oldest_of_too_many_go() {
     for n in 1..=5 {
         buried(n, &mut bench);
         bench.pass(seconds(10));
-        let oldest = (n > 3).then(|| Action::Forget { id: id(n - 3) });
+        let oldest = (n > 3).then(|| forgotten(n - 3, Forgotten::DeadLetter));
         assert_eq!(bench.next(), oldest);
         bench.none();
     }
     assert_eq!((bench.queue.dead(), bench.queue.len()), (3, 3));
     for n in 3..=5 {
-        assert_eq!(bench.later(), Action::Forget { id: id(n) }, "they are not kept for ever");
+        assert_eq!(bench.later(), forgotten(n, Forgotten::DeadLetter), "they are not kept for ever");
         bench.none();
     }
     assert!(bench.queue.is_empty());
@@ -132,7 +132,7 @@ fn a_dead_letter_keeps_its_time_over_a_restart_and_steps_of_the_clock() {
     bench.pass(seconds(6_000));
     bench.none();
     bench.pass(seconds(500));
-    assert_eq!(bench.next(), Some(Action::Forget { id: id(1) }));
+    assert_eq!(bench.next(), Some(forgotten(1, Forgotten::DeadLetter)));
 }
 
 fn ids(bench: &Bench, filter: &Filter) -> Vec<u8> {
@@ -175,6 +175,38 @@ fn filters_find_what_they_say() {
     for (filter, wanted) in cases {
         assert_eq!(ids(&bench, &filter), wanted, "{filter:?}");
     }
+}
+
+#[test]
+fn who_is_served_somewhere_is_not_found_there() {
+    let mut bench = Bench::new();
+    bench.push(item(1, vec![leg("local-a", &[0, 1, 2]), leg("hop", &[0])]));
+    let to = |name: &str| Filter { destination: Some(name.into()), ..Filter::default() };
+    let check = |bench: &Bench, wanted: &[&str]| {
+        for name in ["local-a", "local-b", "hop"] {
+            let found = wanted.contains(&name);
+            assert_eq!(ids(bench, &to(name)).len(), usize::from(found), "{name}");
+            assert_eq!(bench.queue.fits(&to(name), id(1), bench.now), found, "{name}");
+        }
+    };
+    check(&bench, &["local-a", "hop"]);
+    let attempt = std::iter::from_fn(|| bench.next())
+        .find_map(|action| if let Action::Attempt(attempt) = action { Some(attempt) } else { None })
+        .expect("due");
+    check(&bench, &["local-a", "hop"]);
+    bench.outcome(&attempt, &[(0, delivered()), (1, moved("local-b")), (2, failed())]);
+    check(&bench, &["local-a", "local-b", "hop"]);
+    bench.queue.bury(id(1), at("local-a"), &[(2, nobody())]);
+    check(&bench, &["local-a", "local-b", "hop"]);
+    bench.queue.retry(id(1), bench.now);
+    while let Some(action) = bench.next() {
+        if let Action::Attempt(attempt) = action {
+            let all: Vec<_> = attempt.recipients.iter().map(|number| (*number, delivered())).collect();
+            bench.outcome(&attempt, &all);
+        }
+    }
+    check(&bench, &["hop"]);
+    assert!(!bench.queue.fits(&Filter::default(), id(9), bench.now), "there is no such message");
 }
 
 #[test]

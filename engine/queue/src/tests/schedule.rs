@@ -98,10 +98,31 @@ fn a_message_is_settled_when_all_its_legs_are_over() {
     assert_eq!((verdict.failed, verdict.settled), (vec![(1, nobody())], false));
     let verdict = bench.outcome(&b, &[(1, delivered())]);
     assert_eq!((verdict.delivered, verdict.settled), (vec![(1, How::Final)], false), "a failure is not reported yet");
-    assert!(!bench.queue.reported(id(1), at("DEST"), &[0]), "that one was served");
-    assert!(bench.queue.reported(id(1), at("DEST"), &[1]));
+    assert!(!bench.queue.reported(id(1), at("local-a"), &[0]), "that one was served");
+    assert!(bench.queue.reported(id(1), at("local-a"), &[1]));
     assert!(bench.queue.is_empty());
-    assert!(!bench.queue.reported(id(1), at("DEST"), &[1]), "there is no such message");
+    assert!(!bench.queue.reported(id(1), at("local-a"), &[1]), "there is no such message");
+}
+
+#[test]
+fn a_report_counts_for_the_destination_that_it_is_of() {
+    let mut bench = Bench::new();
+    bench.push(item(1, vec![leg("local-a", &[0]), leg("local-b", &[0])]));
+    let (a, b) = (bench.attempt(), bench.attempt());
+    let failed_at_a = bench.outcome(&a, &[(0, failed())]).destination;
+    let failed_at_b = bench.outcome(&b, &[(0, failed())]).destination;
+    assert_eq!((failed_at_a, failed_at_b), (at("local-a"), at("local-b")));
+    assert!(!bench.queue.bury(id(1), failed_at_b, &[(0, nobody())]));
+    assert!(!bench.queue.bury(id(1), failed_at_b, &[(0, nobody())]), "once");
+    let dead = |bench: &Bench| {
+        let totals = bench.queue.totals().destinations;
+        totals.iter().map(|totals| (totals.destination.to_string(), totals.dead_recipients)).collect::<Vec<_>>()
+    };
+    assert_eq!(dead(&bench), [("local-a".to_owned(), 0), ("local-b".to_owned(), 1)]);
+    assert!(!bench.queue.reported(id(1), failed_at_a, &[0]));
+    bench.queue.retry(id(1), bench.now);
+    assert_eq!(&*bench.attempt().destination, "local-b");
+    bench.none();
 }
 
 #[test]
@@ -122,7 +143,7 @@ fn what_can_not_be_delivered_in_time_is_given_up_with_what_was_said_last() {
         "the last attempt is when it expires: {lived:?}"
     );
     assert_eq!(verdict.failed, [(0, Reason { status: Status(5, 4, 7), ..busy() })]);
-    assert!(bench.queue.reported(id(1), at("DEST"), &[0]));
+    assert!(bench.queue.reported(id(1), at("local"), &[0]));
 }
 
 #[test]
@@ -255,7 +276,7 @@ fn a_recipient_that_no_leg_leads_to_is_not_left_out() {
     let attempt = bench.attempt();
     assert_eq!(attempt.recipients, [1]);
     bench.outcome(&attempt, &[(1, delivered())]);
-    assert!(bench.queue.reported(id(1), at("DEST"), &[2]));
+    assert!(bench.queue.reported(id(1), at(""), &[2]));
 }
 
 #[test]

@@ -102,6 +102,13 @@ impl Mail {
         }
     }
 
+    /// As it is after it was routed anew where it waits.
+    pub(crate) fn rerouted(&mut self, version: u32) {
+        for (number, kind) in (0..).zip(self.kinds.clone()) {
+            self.routed(number, route(kind, version));
+        }
+    }
+
     /// What a recipient's fates are when it is routed anew.
     fn routed(&mut self, number: u32, routes: &[&'static str]) {
         let own: Fates =

@@ -3,8 +3,8 @@
 use crate::mail::{Fate, KINDS, Mail, is_local, route};
 use ringpost_base::{Entropy, MessageIds, Now, Priority, ShardId, Span, SpoolId, Tick, Timestamp};
 use ringpost_queue::{
-    Action, Attempt, Changed, DestinationOptions, Destinations, How, Lease, LeaseReport, LegId, Options, Outcome,
-    Queue, Reason, RecipientState, RecipientView, Status,
+    Action, Asked, Attempt, Changed, DestinationHash, DestinationOptions, Destinations, How, Lease, LeaseReport, LegId,
+    Options, Outcome, Queue, Reason, RecipientState, RecipientView, Status, Verdict,
 };
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
@@ -37,8 +37,17 @@ struct UnderWay {
     id: SpoolId,
     destination: Rc<str>,
     recipients: Vec<u32>,
+    begun: Tick,
     /// Not tried, but to be given up for this.
     expires: Option<Reason>,
+}
+
+/// Failures at one destination that are to be reported.
+struct Reporting {
+    id: SpoolId,
+    at: &'static str,
+    hash: DestinationHash,
+    failed: Vec<(u32, Reason)>,
 }
 
 struct Shard {
@@ -47,7 +56,7 @@ struct Shard {
     questions: VecDeque<Question>,
     answers: VecDeque<Answer>,
     under_way: Vec<UnderWay>,
-    reports: Vec<(SpoolId, Vec<(u32, Reason)>)>,
+    reports: Vec<Reporting>,
 }
 
 pub(crate) struct World {
@@ -192,6 +201,7 @@ impl World {
                         id,
                         destination,
                         recipients,
+                        begun: self.now.tick,
                         expires: Some(reason),
                     });
                 }
@@ -199,7 +209,7 @@ impl World {
                     self.told_of_delay(id, &recipients);
                     self.note(at, id);
                 }
-                Action::Forget { id } => self.forget(id),
+                Action::Forget { id, .. } => self.forget(id),
             }
         }
         let due = self.shards[at].queue.next_due();
@@ -234,6 +244,7 @@ impl World {
             id,
             destination: destination.clone(),
             recipients,
+            begun: self.now.tick,
             expires: None,
         });
         let of = |shard: &Shard, fits: &dyn Fn(&str) -> bool| {
@@ -298,7 +309,8 @@ impl World {
         let mut under_way = self.shards[at].under_way.swap_remove(which);
         let hop_failed = under_way.expires.is_none() && self.trouble(20);
         let outcomes = self.outcomes(&under_way, hop_failed);
-        let verdict = self.shards[at].queue.outcome(under_way.leg, &outcomes, hop_failed, self.now);
+        let asked = self.asked(&under_way, &outcomes, hop_failed);
+        let verdict = self.shards[at].queue.outcome(under_way.leg, &outcomes, asked, self.now);
         let id = under_way.id;
         if self.mail.get(&id).is_none_or(|mail| mail.lingering) {
             return assert!(verdict.unknown, "it was dropped meanwhile");
@@ -309,7 +321,9 @@ impl World {
         }
         self.agree(&under_way, &outcomes, &verdict.failed);
         if !verdict.failed.is_empty() {
-            self.shards[at].reports.push((id, verdict.failed));
+            let Verdict { destination: hash, failed, .. } = verdict.clone();
+            let name = name_of(&under_way.destination);
+            self.shards[at].reports.push(Reporting { id, at: name, hash, failed });
         }
         if !verdict.delayed.is_empty() {
             assert!(verdict.state_changed);
@@ -324,6 +338,22 @@ impl World {
         } else if verdict.state_changed {
             self.note(at, id);
         }
+    }
+
+    /// A destination was asked, unless everybody goes elsewhere, or something came in between.
+    fn asked(&mut self, under_way: &UnderWay, outcomes: &[(u32, Outcome)], hop_failed: bool) -> Asked {
+        let moves = |(_, outcome): &(u32, Outcome)| matches!(outcome, Outcome::Moved { .. });
+        let all_move = !outcomes.is_empty() && outcomes.iter().all(moves);
+        let waits = |(_, outcome): &(u32, Outcome)| matches!(outcome, Outcome::Deferred(_));
+        let cut_short = all_move || outcomes.iter().all(waits) && self.trouble(30);
+        if !cut_short {
+            return Asked::of(hop_failed);
+        }
+        if &*under_way.destination == "hop-2" {
+            let begun = self.sent.iter().position(|begun| *begun == under_way.begun);
+            self.sent.remove(begun.expect("it was counted"));
+        }
+        Asked::Not
     }
 
     fn outcomes(&mut self, under_way: &UnderWay, hop_failed: bool) -> Vec<(u32, Outcome)> {
@@ -395,24 +425,21 @@ impl World {
             return;
         }
         let which = self.below(count) as usize;
-        let (id, failed) = self.shards[at].reports.swap_remove(which);
+        let Reporting { id, at: name, hash, failed } = self.shards[at].reports.swap_remove(which);
         let numbers: Vec<u32> = failed.iter().map(|(number, _)| *number).collect();
         let bury = self.trouble(30);
         let settled = match bury {
-            true => self.shards[at].queue.bury(id, &failed),
-            false => self.shards[at].queue.reported(id, &numbers),
+            true => self.shards[at].queue.bury(id, hash, &failed),
+            false => self.shards[at].queue.reported(id, hash, &numbers),
         };
         let Some(mail) = self.mail.get_mut(&id).filter(|mail| !mail.lingering) else {
             return assert!(!settled, "it was dropped meanwhile");
         };
         for number in numbers {
-            // The queue takes the reports of a recipient in the order of its failures; so any will do here.
-            let next = mail.fates.iter_mut().find(|((of, _), fate)| *of == number && **fate == Fate::Reporting);
-            if let Some((_, fate)) = next {
-                *fate = if bury { Fate::Buried } else { Fate::Reported };
-            }
+            let before = mail.fates.insert((number, name), if bury { Fate::Buried } else { Fate::Reported });
+            assert_eq!(before, Some(Fate::Reporting));
         }
-        self.take_over_fates(at, id);
+        self.check_fates(at, id);
         assert_eq!(
             settled,
             self.mail[&id].is_over(),
@@ -423,26 +450,19 @@ impl World {
         if settled { self.settled(id) } else { self.note(at, id) }
     }
 
-    /// Which of several reports of one recipient came is for the queue to say: it must name each once.
-    fn take_over_fates(&mut self, at: usize, id: SpoolId) {
-        let mail = self.mail.get_mut(&id).expect("known");
-        let mut count_before: Vec<Fate> = mail.fates.values().copied().collect();
+    /// The queue says of every recipient what the model knows.
+    fn check_fates(&self, at: usize, id: SpoolId) {
         for view in self.shards[at].queue.recipients(id) {
-            let Some(destination) = view.destination else { continue };
-            let fate = mail.fates.get_mut(&(view.number, name_of(&destination))).expect("known");
-            match (view.state, *fate) {
-                (RecipientState::Reporting, Fate::Reported | Fate::Buried) => *fate = Fate::Reporting,
-                (RecipientState::Dead, Fate::Reporting) => *fate = Fate::Buried,
-                (RecipientState::Done, Fate::Reporting) => *fate = Fate::Reported,
-                _ => {}
-            }
-        }
-        let mut count: Vec<Fate> = mail.fates.values().copied().collect();
-        let key = |fate: &Fate| *fate as u8;
-        if self.shards[at].queue.show(id, self.now).is_some() {
-            count_before.sort_by_key(key);
-            count.sort_by_key(key);
-            assert_eq!(count_before, count, "{mail:?}");
+            let Some(destination) = &view.destination else { continue };
+            let fate = self.mail[&id].fates.get(&(view.number, name_of(destination)));
+            let agrees = match view.state {
+                RecipientState::Pending => fate == Some(&Fate::Pending),
+                RecipientState::Reporting => fate == Some(&Fate::Reporting),
+                RecipientState::Dead => fate == Some(&Fate::Buried),
+                // Where it was done before its routes changed, the model may have forgotten.
+                RecipientState::Done => !matches!(fate, Some(Fate::Pending | Fate::Reporting | Fate::Buried)),
+            };
+            assert!(agrees, "{id} {view:?} {fate:?}");
         }
     }
 
@@ -476,7 +496,10 @@ impl World {
             return;
         }
         let id = own[self.below(own.len() as u64) as usize];
-        let order = self.below(10);
+        let order = self.below(12);
+        if order >= 10 {
+            return self.reroute(at, id);
+        }
         let queue = &mut self.shards[at].queue;
         let mail = self.mail.get_mut(&id).expect("known");
         let changed = match order {
@@ -510,6 +533,21 @@ impl World {
         assert_ne!(changed, Changed::Unknown);
         if changed == Changed::Yes {
             self.note(at, id);
+        }
+    }
+
+    /// Has a message be routed anew, as after a change of the configuration.
+    fn reroute(&mut self, at: usize, id: SpoolId) {
+        let shard = &mut self.shards[at];
+        let under_way = shard.under_way.iter().any(|other| other.id == id);
+        let reported = shard.reports.iter().any(|other| other.id == id);
+        let mail = self.mail.get_mut(&id).expect("known");
+        let item = mail.item(id, false, self.version);
+        let rerouted = shard.queue.reroute(id, item, self.now);
+        assert_eq!(rerouted, !under_way && !reported);
+        if rerouted {
+            mail.rerouted(self.version);
+            self.check_fates(at, id);
         }
     }
 

@@ -4,7 +4,7 @@ use super::words::{bytes, plain};
 use super::{now, print};
 use crate::check;
 use crate::cli::BackupOptions;
-use anyhow::Result;
+use anyhow::{Result, bail};
 use ringpost_config::{Config, TargetKind};
 use ringpost_store::{BackedUp, BackupPlan, back_up};
 use std::path::{Component, Path, PathBuf};
@@ -20,7 +20,12 @@ pub(crate) fn backup(options: &BackupOptions) -> Result<()> {
         at: now(),
         leave_out: &mail_directories(&config),
     })?;
-    print(&report(&told, &options.to))
+    print(&report(&told, &options.to))?;
+    match told.wrong.len() {
+        0 => Ok(()),
+        1 => bail!("something is wrong with one file of the state directory: mail may be missing in the backup"),
+        count => bail!("something is wrong with {count} files of the state directory: mail may be missing in the backup"),
+    }
 }
 
 /// Directories below the state directory that targets write delivered mail into.
@@ -61,6 +66,9 @@ fn report(told: &BackedUp, to: &Path) -> String {
     for (path, why) in &told.left_out {
         text.push_str(&format!("left out: {}, which {why}\n", plain(path)));
     }
+    for (path, what) in &told.wrong {
+        text.push_str(&format!("wrong: {}: {}\n", plain(path), plain(what)));
+    }
     text.push_str(
         "not in it: certificates, keys, secrets and lists that the config names outside of the state directory\n",
     );
@@ -93,6 +101,7 @@ mod tests {
             bodies: 1,
             others: vec!["bans".into(), "tls/key.pem".into()],
             left_out: vec![("lock".into(), "is made by every start")],
+            wrong: vec![("spool/shard-0000/segment-00000001.log".into(), "can't be read: I/O error".into())],
             copied: 80 << 20,
             known: 1234,
             removed: 3,
@@ -102,6 +111,7 @@ mod tests {
 objects of earlier backups removed: 3
 other files: bans, tls/key.pem
 left out: lock, which is made by every start
+wrong: spool/shard-0000/segment-00000001.log: can't be read: I/O error
 not in it: certificates, keys, secrets and lists that the config names outside of the state directory
 ";
         assert_eq!(report(&told, Path::new("/backup")), expected);

@@ -41,7 +41,12 @@ fn print(text: &str) -> Result<()> {
 /// Prints what the server sends, as it sends it, for programs.
 fn print_json(client: &Client, path: &str) -> Result<()> {
     let value: serde_json::Value = client.get(path)?;
-    print(&format!("{}\n", serde_json::to_string_pretty(&value)?))
+    print(&json(&value)?)
+}
+
+/// A value as programs take it, and as a terminal that it is printed on by mistake can't be controlled by it.
+fn json(value: &impl serde::Serialize) -> Result<String> {
+    Ok(format!("{}\n", words::plain_json(&serde_json::to_string_pretty(value)?)))
 }
 
 /// The wall clock.

@@ -105,6 +105,10 @@ fn troubles(shard: &ShardReport, text: &mut String) {
     if let Some(more) = shard.body_troubles.len().checked_sub(TROUBLES_SHOWN_MAX).filter(|more| *more > 0) {
         text.push_str(&format!("and {more} more such body files\n"));
     }
+    if shard.changed > 0 {
+        let word = if shard.changed == 1 { "segment was" } else { "segments were" };
+        text.push_str(&format!("{} {word} used anew meanwhile, and left out\n", shard.changed));
+    }
     if shard.torn > 0 {
         let word = if shard.torn == 1 { "segment ends" } else { "segments end" };
         text.push_str(&format!(
@@ -131,6 +135,7 @@ mod tests {
             versions: vec![1, 2],
             live: 1000,
             settled: 200,
+            changed: 1,
             torn: 1,
             bodies: 7,
             damage: vec![damage("/s/1.log", 100, "no record that can be read"), damage("/s/x.body", 0, "gone bad")],
@@ -151,6 +156,7 @@ damaged: /s/1.log at 4096, 100 bytes: no record that can be read
 damaged: /s/x.body at 4096: gone bad
 not there: /s/a.body; its message counts as settled
 of no message: /s/b.body; the next start removes it
+1 segment was used anew meanwhile, and left out
 1 segment ends in a record that was not finished; nothing in it was acknowledged
 "
         );

@@ -84,6 +84,23 @@ pub(super) fn plain(text: &str) -> String {
     shown
 }
 
+/// JSON with text of strangers in it: it means the same, and what could control a terminal or turn the direction of writing
+/// is escaped. Its writer has escaped the controls of ASCII, and leaves all else as it is.
+pub(super) fn plain_json(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for character in json.chars() {
+        match character {
+            '\u{7f}'..='\u{9f}'
+            | '\u{61c}'
+            | '\u{200e}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}' => shown.push_str(&format!("\\u{:04x}", u32::from(character))),
+            other => shown.push(other),
+        }
+    }
+    shown
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,6 +166,20 @@ mod tests {
             ("\u{9b}31m", "\\u{9b}31m"),
         ] {
             assert_eq!(plain(text), shown);
+        }
+    }
+
+    #[test]
+    fn json_of_strangers_cannot_control_the_terminal_and_means_the_same() {
+        for (text, shown) in [
+            ("Grüße\n", r#""Grüße\n""#),
+            ("\u{1b}]0;owned\u{7}", r#""\u001b]0;owned\u0007""#),
+            ("\u{9b}31m\u{7f}", r#""\u009b31m\u007f""#),
+            ("\u{202e}txt.exe\u{2066}\u{200f}", r#""\u202etxt.exe\u2066\u200f""#),
+        ] {
+            let json = plain_json(&serde_json::to_string(text).expect("text"));
+            assert_eq!(json, shown);
+            assert_eq!(serde_json::from_str::<String>(&json).expect("as before"), text);
         }
     }
 }

@@ -122,6 +122,11 @@ impl<'a> Search<'a> {
         queue.page(&self.filter, self.reached, self.batch, SLICE_ENTRIES_MAX, now())
     }
 
+    /// Whether a message that was found fits now, too, as far as the index can tell. Its addresses don't change.
+    pub(super) fn still_finds(&self, id: SpoolId) -> bool {
+        self.desk.runner.queue().borrow().fits(&self.filter, id, now())
+    }
+
     /// Entries looked at.
     pub(super) fn scanned(&self) -> u64 {
         self.scanned

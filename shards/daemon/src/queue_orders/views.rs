@@ -138,12 +138,15 @@ fn of_recipient(number: u32, recipient: &Recipient, standing: &[ringpost_queue::
         state: standing.state.name().to_owned(),
         reason: standing.reason.as_ref().map(of_reason),
     };
+    // They are in order of the numbers, and there may be tens of thousands.
+    let own = &standing[standing.partition_point(|standing| standing.number < number)..];
+    let own = &own[..own.partition_point(|standing| standing.number == number)];
     RecipientView {
         address: recipient.address.to_string(),
         original: recipient.original.as_deref().map(str::to_owned),
         mailbox: recipient.mailbox.as_deref().map(str::to_owned),
         notify: notify.into_iter().filter(|(said, _)| *said).map(|(_, value)| value.to_owned()).collect(),
-        targets: standing.iter().filter(|standing| standing.number == number).map(target).collect(),
+        targets: own.iter().map(target).collect(),
     }
 }
 

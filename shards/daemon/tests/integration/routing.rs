@@ -1,7 +1,7 @@
 //! Which targets a recipient has: by domain, by pattern, by default; and what a reload does to what waits.
 
 use crate::support::hop::{Answer, Hop, Manner, Moment};
-use crate::support::net::{free_port, own_address};
+use crate::support::net::{client_address, free_port, own_address};
 use crate::support::queue::{SENDERS, hasty, in_state, queue, report};
 use crate::support::report::Report;
 use crate::support::server::Server;
@@ -168,6 +168,31 @@ fn what_waits_goes_where_a_reload_says() {
     assert!(filed(&server, "some").contains(&id), "not all targets of the new route have it");
     assert_eq!(server.maildir("example.com/bob").count(), 0);
     assert_eq!(server.maildir(&format!("{SENDERS}/a")).count(), 0, "nobody is told");
+}
+
+/// Operators send mail elsewhere because its target is away: they do not wait for it to be tried.
+#[test]
+fn what_waits_for_a_target_that_is_left_alone_goes_elsewhere_at_once() {
+    let closed = free_port(own_address());
+    let lines = ["breaker_failures = 1", "breaker_pause = \"1h\"", "breaker_pause_max = \"1h\""];
+    let hosts = format!("hosts = [\"{closed}\"]");
+    let settings = hasty().target("old", "smtp", &[&[hosts.as_str()], &lines[..]].concat());
+    let mut server = Server::start(settings.domain_to("example.com", "\"old\"", &[]).cores(2));
+    let ids: BTreeSet<String> = (0..20)
+        .map(|number| {
+            let mut client = Client::hello_from(client_address(number, 1), server.smtp());
+            client.deliver("a@sender.example", &["alice@example.com"], &message("waits", "x\r\n"))
+        })
+        .collect();
+    server.wait_for_metric("ringpost_breakers_open", 1);
+    server.wait_for_metric("ringpost_queue_attempts", 0);
+    server.reconfigure(|settings| {
+        let settings = settings.target("new", "file", &["path = \"new\""]);
+        settings.domain_to("example.com", "\"new\"", &[])
+    });
+    server.tell(&["reload"]).ok();
+    wait_until("all have gone there", || filed(&server, "new") == ids);
+    server.wait_until_delivered();
 }
 
 /// The domain goes, and with it the target: what waits for it stays visible, and goes when there is a way again.

@@ -61,7 +61,7 @@ impl Hop {
         // A connection whose handshake failed is of no use for anything else.
         let reason = &*trouble.reason.text;
         tracing::warn!(
-            target = &*self.name,
+            destination = &*self.name,
             host = &*label,
             reason,
             "TLS that is offered does not work; sending without"

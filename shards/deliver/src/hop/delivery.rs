@@ -99,7 +99,7 @@ impl<'a> Delivery<'a> {
 
     fn host_failed(&mut self, host: usize, trouble: Trouble) {
         let (id, target, reason) = (self.parcel.id, &*self.hop.name, &trouble.reason);
-        tracing::warn!(id = %id, target, host = self.hop.label(host), reason = %reason, "a next hop does not work");
+        tracing::warn!(id = %id, destination = target, host = self.hop.label(host), reason = %reason, "a next hop does not work");
         self.hop.hosts.borrow_mut().failed(host, tick());
         self.tried.push(host);
         self.trouble = Some(trouble);
@@ -145,7 +145,7 @@ impl<'a> Delivery<'a> {
                 None
             }
             Exchanged::Unreadable(reason) => {
-                tracing::error!(id = %self.parcel.id, target = &*self.hop.name, reason, "a message can't be read; kept in the spool");
+                tracing::error!(id = %self.parcel.id, destination = &*self.hop.name, reason, "a message can't be read; kept in the spool");
                 recipients.append(&mut self.left);
                 let outcome = Outcome::Deferred(Reason::ours(OUR_SYSTEM, "the message can't be read from the spool"));
                 self.outcomes.extend(recipients.into_iter().map(|number| (number, outcome.clone())));
@@ -166,7 +166,7 @@ impl<'a> Delivery<'a> {
         let taken = replies.iter().filter(|reply| matches!(reply.stage, Stage::Data | Stage::End)).count();
         let delivered = replies.iter().filter(|reply| reply.is_positive()).count();
         let count = recipients.len();
-        tracing::debug!(id = %self.parcel.id, target = &*self.hop.name, host = label, recipients = count, delivered, "exchange");
+        tracing::debug!(id = %self.parcel.id, destination = &*self.hop.name, host = label, recipients = count, delivered, "exchange");
         for (number, reply) in recipients.iter().zip(replies) {
             let judgement = match over {
                 // RFC 5321 section 6.1: the message may have been taken and may not; a second one is the lesser evil.
@@ -240,7 +240,7 @@ impl Drop for Awaited<'_> {
             return;
         }
         let (id, target) = (self.id, &*self.hop.name);
-        tracing::warn!(id = %id, target, host = self.hop.label(self.host), "a next hop was given up before it answered");
+        tracing::warn!(id = %id, destination = target, host = self.hop.label(self.host), "a next hop was given up before it answered");
         self.hop.hosts.borrow_mut().failed(self.host, tick());
     }
 }

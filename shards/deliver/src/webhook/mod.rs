@@ -219,7 +219,7 @@ impl Webhook {
         let came =
             came.unwrap_or_else(|| Some(Err(Fault::new(FaultKind::Services, "the thread for HTTP does not answer"))));
         if let Some(Err(Fault { kind: FaultKind::Unreadable, text })) = &came {
-            tracing::error!(id = %parcel.id, target = &*self.name, reason = text, "a message can't be read; kept in the spool");
+            tracing::error!(id = %parcel.id, destination = &*self.name, reason = text, "a message can't be read; kept in the spool");
         }
         let (done, row) = verdict::verdict(parcel, came, &self.remote);
         self.block.add(row, 1);
@@ -244,9 +244,9 @@ impl Webhook {
         });
         let reason = reason.unwrap_or_default();
         if done.hop_failed {
-            tracing::warn!(id = %id, target, host, reason, "a webhook does not work");
+            tracing::warn!(id = %id, destination = target, host, reason, "a webhook does not work");
         } else {
-            tracing::debug!(id = %id, target, host, recipients = count, reason, "request");
+            tracing::debug!(id = %id, destination = target, host, recipients = count, reason, "request");
         }
     }
 }

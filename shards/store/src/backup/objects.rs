@@ -21,6 +21,13 @@ pub(super) struct Object {
     pub(super) sha256: String,
 }
 
+/// Why a file was not stored: what can't be read is its own affair, what can't be written that of the whole backup.
+#[derive(Debug)]
+pub(super) enum CopyError {
+    Read(io::Error),
+    Write(io::Error),
+}
+
 /// The objects of a backup.
 pub(super) struct Objects {
     directory: PathBuf,
@@ -37,6 +44,11 @@ impl Objects {
         Ok(Self { directory, copied: 0, known: 0 })
     }
 
+    /// What can't be written when [`CopyError::Write`] says so.
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     pub(super) fn path(&self, sha256: &str) -> PathBuf {
         self.directory.join(sha256)
     }
@@ -48,24 +60,24 @@ impl Objects {
     }
 
     /// Stores what a reader gives.
-    pub(super) fn store(&mut self, from: &mut impl Read) -> io::Result<Object> {
+    pub(super) fn store(&mut self, from: &mut impl Read) -> Result<Object, CopyError> {
         let fresh = self.directory.join(FRESH);
         let mut options = OpenOptions::new();
-        let mut to = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
+        let opened = options.write(true).create(true).truncate(true).mode(0o600).open(&fresh);
+        let mut to = opened.map_err(CopyError::Write)?;
         let mut digest = Context::new(&SHA256);
         let (mut len, mut piece) = (0, vec![0; PIECE]);
         loop {
-            let read = from.read(&mut piece)?;
+            let read = from.read(&mut piece).map_err(CopyError::Read)?;
             if read == 0 {
                 break;
             }
             digest.update(&piece[..read]);
-            to.write_all(&piece[..read])?;
+            to.write_all(&piece[..read]).map_err(CopyError::Write)?;
             len += read as u64;
         }
-        to.sync_all()?;
         let sha256 = hexadecimal(digest.finish().as_ref());
-        fs::rename(&fresh, self.path(&sha256))?;
+        to.sync_all().and_then(|()| fs::rename(&fresh, self.path(&sha256))).map_err(CopyError::Write)?;
         self.copied += len;
         Ok(Object { len, sha256 })
     }

@@ -1,20 +1,21 @@
 //! A state directory from a backup.
 //!
 //! Everything is checked before anything is written; everything is written and synced beside its place before anything is put
-//! there; and the spool is put there by one rename, so that no start finds half of it.
+//! there; and the spool is put there by one rename, so that no start finds half of it. What was written beside its place goes again
+//! if something fails.
+//!
+//! Run by root, it gives everything to whom the state directory belongs: the server's user must be able to use it.
 
 use super::manifest::{Manifest, Saved};
 use super::objects::Objects;
-use super::{BackupError, SPOOL, file_error, make_directory, refused, stays_below, sync_directory};
+use super::{BackupError, LOCK, RESTORING, SPOOL, file_error, make_directory, refused, stays_below, sync_directory};
 use ringpost_base::Timestamp;
+use rustix::process::geteuid;
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, chown};
 use std::path::{Path, PathBuf};
-
-/// Where files are written first.
-const RESTORING: &str = "restoring";
 
 /// Zeros written at a time behind what a segment holds.
 const ZEROS: usize = 1 << 20;
@@ -45,18 +46,16 @@ pub fn restore(from: &Path, state_dir: &Path) -> Result<Restored, BackupError> {
     };
     refuse_used(&state_dir.join(SPOOL))?;
     let objects = Objects::open(from)?;
-    for saved in &manifest.files {
-        if !stays_below(&saved.path) || saved.path.starts_with(RESTORING) {
+    // A backup of an earlier version may hold what a restore that was cut off had left: it is of no use to anybody.
+    let files: Vec<&Saved> =
+        manifest.files.iter().filter(|saved| !Path::new(&saved.path).starts_with(RESTORING)).collect();
+    for saved in &files {
+        if !stays_below(&saved.path) {
             return refused(format!("{:?} in the backup's manifest is not a path below a state directory", saved.path));
         }
         objects.checked(saved)?;
     }
-    let restoring = state_dir.join(RESTORING);
-    if restoring.exists() {
-        fs::remove_dir_all(&restoring).map_err(file_error(&restoring))?;
-    }
-    make_directory(&restoring)?;
-    let mut told = Restored {
+    let told = Restored {
         hostname: manifest.hostname.clone(),
         made: Timestamp::from_unix_micros(manifest.made_unix_micros),
         segments: 0,
@@ -65,19 +64,77 @@ pub fn restore(from: &Path, state_dir: &Path) -> Result<Restored, BackupError> {
         replaced: Vec::new(),
         bytes: 0,
     };
-    let mut directories = BTreeSet::from([restoring.clone()]);
-    for saved in &manifest.files {
-        write(&objects, saved, &restoring, &mut directories)?;
+    let restoring = state_dir.join(RESTORING);
+    if restoring.exists() {
+        fs::remove_dir_all(&restoring).map_err(file_error(&restoring))?;
+    }
+    let restored = write_all(&objects, &files, state_dir, &restoring, told);
+    if restored.is_err() {
+        // It says why it failed; that this could not be cleared away either would only hide it.
+        let _ = fs::remove_dir_all(&restoring);
+    }
+    restored
+}
+
+fn write_all(
+    objects: &Objects,
+    files: &[&Saved],
+    state_dir: &Path,
+    restoring: &Path,
+    mut told: Restored,
+) -> Result<Restored, BackupError> {
+    let owner = Owner::of(state_dir)?;
+    make_directory(restoring)?;
+    let mut directories = BTreeSet::from([restoring.to_owned()]);
+    for saved in files {
+        let written = write(objects, saved, restoring, &mut directories)?;
+        owner.give(&written)?;
         told.bytes += saved.len;
         match &saved.segment {
             Some(_) => told.segments += 1,
-            None if saved.path.starts_with("spool/") => told.bodies += 1,
+            None if Path::new(&saved.path).starts_with(SPOOL) => told.bodies += 1,
             None => told.others.push(saved.path.clone()),
         }
     }
-    directories.iter().try_for_each(|directory| sync_directory(directory))?;
-    put_in_place(&restoring, state_dir, &mut told)?;
+    for directory in &directories {
+        owner.give(directory)?;
+        sync_directory(directory)?;
+    }
+    // Whoever holds the lock has made it, perhaps just now.
+    let lock = state_dir.join(LOCK);
+    if lock.exists() {
+        owner.give(&lock)?;
+    }
+    put_in_place(restoring, state_dir, owner, &mut told)?;
     Ok(told)
+}
+
+/// Whom a state directory belongs to, if what we write belongs to somebody else.
+#[derive(Clone, Copy)]
+struct Owner(Option<(u32, u32)>);
+
+impl Owner {
+    fn of(state_dir: &Path) -> Result<Self, BackupError> {
+        let metadata = fs::metadata(state_dir).map_err(file_error(state_dir))?;
+        // Nobody but root can give a file away.
+        let ours = !geteuid().is_root();
+        Ok(Self((!ours).then(|| (metadata.uid(), metadata.gid()))))
+    }
+
+    fn give(self, path: &Path) -> Result<(), BackupError> {
+        match self.0 {
+            Some((user, group)) => chown(path, Some(user), Some(group)).map_err(file_error(path)),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes a directory below another, and gives away what was missing of it.
+    fn make(self, path: &Path, below: &Path) -> Result<(), BackupError> {
+        let ancestors = path.ancestors().take_while(|ancestor| *ancestor != below);
+        let missing: Vec<&Path> = ancestors.filter(|ancestor| !ancestor.exists()).collect();
+        make_directory(path)?;
+        missing.into_iter().try_for_each(|made| self.give(made))
+    }
 }
 
 /// A spool that holds anything is not to be lost by a restore, nor mixed with another.
@@ -110,13 +167,13 @@ fn first_file(directory: &Path) -> io::Result<Option<PathBuf>> {
     Ok(None)
 }
 
-/// Writes one file below `restoring`, and syncs it.
+/// Writes one file below `restoring`, and syncs it; gives where it is.
 fn write(
     objects: &Objects,
     saved: &Saved,
     restoring: &Path,
     directories: &mut BTreeSet<PathBuf>,
-) -> Result<(), BackupError> {
+) -> Result<PathBuf, BackupError> {
     let path = restoring.join(&saved.path);
     for directory in path.ancestors().skip(1).take_while(|directory| *directory != restoring) {
         directories.insert(directory.to_owned());
@@ -138,15 +195,16 @@ fn write(
         }
         file.sync_all()
     };
-    written().map_err(file_error(&path))
+    written().map_err(file_error(&path))?;
+    Ok(path)
 }
 
 /// Moves what was written to its place: the spool as a whole, the others file by file.
-fn put_in_place(restoring: &Path, state_dir: &Path, told: &mut Restored) -> Result<(), BackupError> {
+fn put_in_place(restoring: &Path, state_dir: &Path, owner: Owner, told: &mut Restored) -> Result<(), BackupError> {
     for name in told.others.clone() {
         let (from, to) = (restoring.join(&name), state_dir.join(&name));
         if let Some(parent) = to.parent() {
-            make_directory(parent)?;
+            owner.make(parent, state_dir)?;
         }
         if to.exists() {
             told.replaced.push(name);

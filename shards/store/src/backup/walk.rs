@@ -21,11 +21,15 @@
 //!
 //! Segments are read past the page cache, as the server writes them: the two would otherwise have to be kept in step by the
 //! kernel, page by page.
+//!
+//! A segment that the disk does not give back is passed over and told, and the others are copied: a backup that lacks it is
+//! better than none. What is wrong with headers, or is missing, is told as well.
 
 use super::manifest::{Saved, SavedSegment};
-use super::objects::Objects;
+use super::objects::{CopyError, Objects};
 use super::{BackupError, file_error};
-use crate::segments::slot_of;
+use crate::error::is_broken;
+use crate::segments::{segment_name, slot_of};
 use ringpost_spool::{BLOCK, Recovery, SegmentHeader, Slot};
 use rustix::fs::OFlags;
 use std::collections::BTreeMap;
@@ -73,6 +77,8 @@ pub(super) struct Walk<'a> {
     known: Vec<Known>,
     /// What is copied, by its place in the log.
     copied: BTreeMap<u64, (SavedSegment, Saved)>,
+    /// What can't be read, by its place in the log: its key, its file, and why.
+    unread: BTreeMap<u64, (u64, String, String)>,
     /// Whether a segment was gone when it was to be copied.
     missed: bool,
     /// Called between any two reads: a test has the log change there.
@@ -82,6 +88,23 @@ pub(super) struct Walk<'a> {
 /// A segment as a look found it.
 type Found = (Slot, SegmentHeader);
 
+/// What a look found.
+#[derive(PartialEq, Eq)]
+struct Look {
+    /// What the log needs, oldest first.
+    order: Vec<Found>,
+    /// Files, and what is wrong with them.
+    wrong: Vec<(String, String)>,
+}
+
+/// What was copied of a log.
+pub(super) struct Copied {
+    /// Its segments, oldest first.
+    pub(super) segments: Vec<Saved>,
+    /// Files that are not among them, or not as they should be, and why.
+    pub(super) wrong: Vec<(String, String)>,
+}
+
 impl<'a> Walk<'a> {
     pub(super) fn new(
         directory: &'a Path,
@@ -89,15 +112,15 @@ impl<'a> Walk<'a> {
         known: Vec<Known>,
         between: &'a mut dyn FnMut(),
     ) -> Self {
-        Self { directory, objects, known, copied: BTreeMap::new(), missed: false, between }
+        Self { directory, objects, known, copied: BTreeMap::new(), unread: BTreeMap::new(), missed: false, between }
     }
 
-    /// Copies the log; gives its segments, oldest first.
-    pub(super) fn run(mut self) -> Result<Vec<Saved>, WalkError> {
+    /// Copies the log.
+    pub(super) fn run(mut self) -> Result<Copied, WalkError> {
         // The youngest segment at the last look that found one gone.
         let mut until = None;
         for _ in 0..LOOKS_MAX {
-            let order = self.look()?;
+            let Look { order, mut wrong } = self.look()?;
             let youngest = order.last().map_or(0, |(_, header)| header.sequence);
             let gone = self.forget_gone(&order) || std::mem::take(&mut self.missed);
             if gone || until.is_none() {
@@ -107,7 +130,9 @@ impl<'a> Walk<'a> {
             let wanted = order.iter().filter(|(_, header)| until.is_some_and(|until| header.sequence <= until));
             let missing: Vec<Found> = wanted.filter(|found| !self.has(found, youngest)).copied().collect();
             if missing.is_empty() {
-                return Ok(self.copied.into_values().map(|(_, saved)| saved).collect());
+                wrong.extend(self.unread.into_values().map(|(_, file, why)| (file, why)));
+                let segments = self.copied.into_values().map(|(_, saved)| saved).collect();
+                return Ok(Copied { segments, wrong });
             }
             for found in missing {
                 self.copy(found, youngest)?;
@@ -126,7 +151,7 @@ impl<'a> Walk<'a> {
 
     /// What the log needs, oldest first, at one moment: headers are read until they are the same twice. What a file is used
     /// for never comes again, so at the moment between the two all of them were as they were read.
-    fn look(&mut self) -> Result<Vec<Found>, WalkError> {
+    fn look(&mut self) -> Result<Look, WalkError> {
         let mut before = self.look_once()?;
         for _ in 0..LOOKS_MAX {
             let now = self.look_once()?;
@@ -138,7 +163,7 @@ impl<'a> Walk<'a> {
         Err(self.too_fast())
     }
 
-    fn look_once(&mut self) -> Result<Vec<Found>, WalkError> {
+    fn look_once(&mut self) -> Result<Look, WalkError> {
         let entries = match fs::read_dir(self.directory) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(WalkError::Gone),
@@ -155,11 +180,25 @@ impl<'a> Walk<'a> {
                 Ok(block) => block,
                 // Removed, or just being made.
                 Err(error) if is_absent(&error) => continue,
+                Err(error) if is_broken(error.raw_os_error()) => {
+                    recovery.unreadable_header(slot);
+                    continue;
+                }
                 Err(error) => return Err(file_error(&path)(error).into()),
             };
             recovery.header(slot, &block).map_err(|error| BackupError::Refused(error.to_string()))?;
         }
-        Ok(recovery.order())
+        let order = recovery.order();
+        let damaged = recovery.damage().iter().map(|damage| {
+            (segment_name(damage.slot), "has no header that can be read; what is in it is not in the backup".to_owned())
+        });
+        let missing = recovery.missing().into_iter().map(|sequence| {
+            let what = format!("the log's segment of sequence {sequence}");
+            (what, "is not there".to_owned())
+        });
+        let mut wrong: Vec<_> = damaged.chain(missing).collect();
+        wrong.sort();
+        Ok(Look { order, wrong })
     }
 
     /// Forgets copies whose segments the log has let go; tells whether there were any.
@@ -168,11 +207,15 @@ impl<'a> Walk<'a> {
         let still =
             |sequence: u64, key: u64| order.iter().any(|(_, header)| (header.sequence, header.key) == (sequence, key));
         self.copied.retain(|_, (segment, _)| still(segment.sequence, segment.key));
+        self.unread.retain(|sequence, (key, ..)| still(*sequence, *key));
         self.copied.len() < before
     }
 
-    /// Whether a segment is copied, and not in a state that it has grown out of.
+    /// Whether a segment is copied, and not in a state that it has grown out of, or can't be.
     fn has(&self, (_, header): &Found, youngest: u64) -> bool {
+        if self.unread.contains_key(&header.sequence) {
+            return true;
+        }
         let copied = self.copied.get(&header.sequence);
         copied.is_some_and(|(segment, _)| segment.sealed || header.sequence == youngest)
     }
@@ -191,7 +234,7 @@ impl<'a> Walk<'a> {
             self.copied.insert(header.sequence, (segment, saved));
             return Ok(());
         }
-        let path = self.directory.join(crate::segments::segment_name(slot));
+        let path = self.directory.join(segment_name(slot));
         (self.between)();
         match self.read(&path, &header) {
             Ok(Some(saved)) => {
@@ -199,20 +242,25 @@ impl<'a> Walk<'a> {
                 self.copied.insert(header.sequence, (segment, saved));
             }
             Ok(None) => self.missed = true,
-            Err(error) if is_absent(&error) => self.missed = true,
-            Err(error) => return Err(file_error(&path)(error).into()),
+            Err(CopyError::Read(error)) if is_absent(&error) => self.missed = true,
+            Err(CopyError::Read(error)) if is_broken(error.raw_os_error()) => {
+                let why = format!("can't be read: {error}");
+                self.unread.insert(header.sequence, (header.key, segment_name(slot), why));
+            }
+            Err(CopyError::Read(error)) => return Err(file_error(&path)(error).into()),
+            Err(CopyError::Write(error)) => return Err(file_error(self.objects.directory())(error).into()),
         }
         Ok(())
     }
 
     /// Stores the bytes of a segment; nothing if it was reused meanwhile.
-    fn read(&mut self, path: &Path, header: &SegmentHeader) -> io::Result<Option<Saved>> {
-        let mut file = SegmentFile::open(path)?;
-        if SegmentHeader::parse(&file.block()?) != Some(*header) {
+    fn read(&mut self, path: &Path, header: &SegmentHeader) -> Result<Option<Saved>, CopyError> {
+        let mut file = SegmentFile::open(path).map_err(CopyError::Read)?;
+        if SegmentHeader::parse(&file.block().map_err(CopyError::Read)?) != Some(*header) {
             return Ok(None);
         }
         (self.between)();
-        file.end = file.used(header.size)?;
+        file.end = file.used(header.size).map_err(CopyError::Read)?;
         (self.between)();
         let object = self.objects.store(&mut file)?;
         let stored = Some(object.len);

@@ -3,9 +3,9 @@
 use super::{QUEUE, silence};
 use crate::cli::QueueVerifyOptions;
 use crate::client::Client;
-use crate::commands::print;
 use crate::commands::table::{Side, draw};
 use crate::commands::words::{bytes, messages, plain};
+use crate::commands::{json, print};
 use anyhow::{Result, bail};
 use ringpost_admin::api::{DamagedView, QueueVerification};
 use std::io::{self, IsTerminal, Write};
@@ -32,7 +32,7 @@ pub(super) fn verify(options: &QueueVerifyOptions) -> Result<()> {
     if watched {
         eprint!("\r\x1b[K");
     }
-    let told = if options.json { format!("{}\n", serde_json::to_string_pretty(&reached)?) } else { report(&reached) };
+    let told = if options.json { json(&reached)? } else { report(&reached) };
     print(&told)?;
     let damaged = reached.damaged.len() as u64 + reached.damaged_more;
     match (damaged, reached.silent.is_empty()) {

@@ -188,9 +188,10 @@ fn check(seed: u64) -> u64 {
             (0..steps).for_each(|_| log.step());
         };
         let former = known.iter().filter_map(|saved| Known::of(saved, "shard-0000")).collect();
-        let Ok(segments) = Walk::new(&directory, &mut objects, former, &mut between).run() else {
+        let Ok(Copied { segments, wrong }) = Walk::new(&directory, &mut objects, former, &mut between).run() else {
             panic!("seed {seed}: the walk has not come to an end");
         };
+        assert_eq!(wrong, [], "seed {seed}");
         let found = recovered(&objects, &segments, seed);
         let missed: Vec<_> = before.intersection(&log.live).filter(|id| !found.contains(id)).collect();
         assert!(missed.is_empty(), "seed {seed}: live all the while, and not in the copy: {missed:?}");
