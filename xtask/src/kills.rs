@@ -4,8 +4,8 @@
 
 use anyhow::{Result, bail};
 
+use crate::process;
 use crate::workspace::Workspace;
-use crate::{process, server};
 
 /// The test that is run.
 const TEST: &str = "crash::kill_9_under_load_loses_and_doubles_nothing";
@@ -24,7 +24,7 @@ pub(crate) struct Options {
 /// Builds, kills, and says what came of it.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     // The test starts the load tester, which its own build doesn't bring along.
-    server::build(workspace)?;
+    process::run(workspace.cargo().args(["build", "--release", "--package", "ringpost-load"]))?;
     let mut command = workspace.cargo();
     command.args(["test", "--release", "--package", "ringpost", "--test", "integration", "--", "--exact", TEST]);
     command.arg("--nocapture").env(COUNT_VARIABLE, options.count.to_string());

@@ -87,17 +87,30 @@ impl Destinations {
     }
 
     /// Goes on with these. Counts, the share of a rate that is used, and breakers stay; one that is gone is forgotten when
-    /// its last slot has been given back.
-    pub fn configure(&mut self, destinations: impl Iterator<Item = (Rc<str>, DestinationOptions)>) {
+    /// its last slot has been given back. Gives those that there were and that may be used otherwise now: whoever was
+    /// told to wait for them is to ask again.
+    pub fn configure(&mut self, destinations: impl Iterator<Item = (Rc<str>, DestinationOptions)>) -> Vec<Rc<str>> {
         for owned in self.by_name.values_mut() {
             owned.gone = true;
         }
+        let mut changed = Vec::new();
         for (name, options) in destinations {
+            if self.by_name.get(&name).is_some_and(|owned| owned.options != options) {
+                changed.push(name.clone());
+            }
             let owned = self.by_name.entry(name).or_default();
             owned.breaker.configured(&options);
             (owned.options, owned.gone) = (options, false);
         }
         self.by_name.retain(|_, owned| !owned.is_over());
+        changed
+    }
+
+    /// A destination has been set up anew, such as with another host: what its breaker had found out holds no longer.
+    pub fn renew(&mut self, destination: &str) {
+        if let Some(owned) = self.by_name.get_mut(destination) {
+            owned.breaker = Breaker::default();
+        }
     }
 
     /// Answers a shard that wants to deliver and says how many slots it holds already.

@@ -44,7 +44,8 @@ impl Queue {
                 holding.messages = holding.messages.saturating_add(messages);
                 holding.granted = self.now.tick;
             }
-            Lease::Busy if freed => self.ask(at),
+            // The news overtook the answer.
+            Lease::Busy | Lease::Wait { .. } if freed => self.ask(at),
             Lease::Busy => self.block(at, Blocked::Busy, NEWS_PATIENCE),
             Lease::Wait { span, .. } => self.block(at, Blocked::Wait, span.clamp(WAIT_MIN, WAIT_MAX)),
             Lease::Unknown => self.block(at, Blocked::Wait, UNKNOWN_WAIT),
@@ -52,7 +53,8 @@ impl Queue {
         self.arrange(at);
     }
 
-    /// The owner says that there is a slot now for a shard that was told [`Lease::Busy`].
+    /// The owner says that there is a slot now for a shard that was told [`Lease::Busy`], or that one that was told
+    /// [`Lease::Wait`] need not wait any longer.
     pub fn freed(&mut self, destination: &str) {
         let Some(at) = self.lanes.find(destination) else { return };
         if self.lanes[at].holding.asked {

@@ -111,8 +111,29 @@ impl Leases {
     /// The destinations there are, and how they may be used. Those of other owners are theirs.
     pub fn configure<'a>(&self, all: impl Iterator<Item = (&'a str, &'a DestinationOptions)>) {
         let own = all.filter(|(name, _)| self.owner(name) == self.shard);
-        self.owned.borrow_mut().configure(own.map(|(name, options)| (Rc::from(name), options.clone())));
+        let changed = self.owned.borrow_mut().configure(own.map(|(name, options)| (Rc::from(name), options.clone())));
+        changed.iter().for_each(|name| self.have_all_ask(name));
         self.publish();
+    }
+
+    /// A destination has been set up anew: nobody is to wait for what its former self did not do.
+    pub fn renew(&self, destination: &str) {
+        if self.owner(destination) == self.shard {
+            self.owned.borrow_mut().renew(destination);
+            self.have_all_ask(destination);
+            self.publish();
+        } else {
+            self.freed.borrow()(destination);
+        }
+    }
+
+    /// As the owner: has every shard that waits for a destination ask again. Shards take up a config one after the other,
+    /// so the others are told at the next sweep, when they will have.
+    fn have_all_ask(&self, destination: &str) {
+        self.freed.borrow()(destination);
+        let others = (0..self.shards as u16).map(ShardId).filter(|shard| *shard != self.shard);
+        let news = others.map(|shard| (shard, LeaseQuestion::Freed(destination.into())));
+        self.unsent.borrow_mut().extend(news);
     }
 
     /// The owner of a destination.

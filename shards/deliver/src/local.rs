@@ -6,7 +6,7 @@ use crate::runner::{Runner, Underway, ours};
 use ringpost_base::{SpoolId, Tick};
 use ringpost_message::{Envelope, delivery_header};
 use ringpost_metrics::Timing;
-use ringpost_queue::{How, LegId, Outcome, Status};
+use ringpost_queue::{Asked, How, LegId, Outcome, Status};
 use ringpost_runtime::tick;
 use ringpost_store::{Job, JobContent, JobDone, JobKind, LoadedContent};
 use std::collections::BTreeMap;
@@ -84,7 +84,7 @@ impl Runner {
             };
             outcomes.extend(places.get(place).into_iter().flatten().map(|number| (*number, outcome.clone())));
         }
-        self.finish(id, leg, Some(&envelope), Done { outcomes, hop_failed: false });
+        self.finish(id, leg, Some(&envelope), Done { outcomes, hop_failed: false }, Asked::Worked);
     }
 }
 

@@ -156,6 +156,8 @@ impl Runner {
         self.queue.borrow_mut().configure(options, &|name| directions.targets.is_local(name));
         let former = self.directions.replace(directions);
         former.targets.retire(&self.directions.borrow().targets);
+        let renewed = self.directions.borrow().targets.renewed_since(&former.targets);
+        renewed.iter().for_each(|name| self.leases.renew(name));
         if former.routes != self.directions.borrow().routes {
             self.route_again();
         }
@@ -250,7 +252,7 @@ impl Runner {
             Action::Expire { id, leg, recipients, reason } => {
                 let outcomes: Vec<_> =
                     recipients.iter().map(|number| (*number, Outcome::Failed(reason.clone()))).collect();
-                self.finish(id, leg, None, Done { outcomes, hop_failed: false });
+                self.finish(id, leg, None, Done { outcomes, hop_failed: false }, Asked::Not);
             }
             Action::Delay { id, recipients } => {
                 self.store.note(id, &self.queue.borrow().state(id));
@@ -286,7 +288,7 @@ impl Runner {
 
     fn put_off(self: &Rc<Self>, attempt: &Attempt, why: &str) {
         let outcome = Outcome::Deferred(ours(why));
-        self.finish(attempt.id, attempt.leg, None, Done::all(&attempt.recipients, &outcome, false));
+        self.finish(attempt.id, attempt.leg, None, Done::all(&attempt.recipients, &outcome, false), Asked::Not);
     }
 
     /// Looks at every recipient's route again, since the config may have changed, and hands the rest to the target.
@@ -301,12 +303,8 @@ impl Runner {
         let (here, elsewhere) = self.sort(&attempt, &envelope);
         let target = self.directions.borrow().targets.find(&attempt.destination).cloned();
         let Some(target) = target.filter(|_| !here.is_empty()) else {
-            return self.finish(
-                attempt.id,
-                attempt.leg,
-                Some(&envelope),
-                Done { outcomes: elsewhere, hop_failed: false },
-            );
+            let done = Done { outcomes: elsewhere, hop_failed: false };
+            return self.finish(attempt.id, attempt.leg, Some(&envelope), done, Asked::Not);
         };
         let Attempt { id, leg, destination, number, again, .. } = attempt;
         let parcel = Parcel { id, envelope, content: loaded.content, recipients: here, number, again };
@@ -315,7 +313,7 @@ impl Runner {
             Target::Discard => {
                 let mut done = Done::all(&underway.parcel.recipients, &Outcome::Delivered(How::Final), false);
                 done.outcomes.extend(elsewhere);
-                self.finish(id, leg, Some(&underway.parcel.envelope), done);
+                self.finish(id, leg, Some(&underway.parcel.envelope), done, Asked::Worked);
             }
             Target::Maildir(template) => self.to_maildirs(template, underway, elsewhere),
             Target::File(directory) => self.to_file(directory, underway, elsewhere),
@@ -354,16 +352,20 @@ impl Runner {
             let since = tick();
             let done = contain(target.deliver(&parcel)).await;
             runner.block.observe(Timing::Attempt, tick().since(since));
-            let mut done = match done {
-                Ok(Some(done)) => done,
-                Ok(None) => Done { outcomes: Vec::new(), hop_failed: false },
+            let (mut done, asked) = match done {
+                Ok(Some(done)) => {
+                    let asked = Asked::of(done.hop_failed);
+                    (done, asked)
+                }
+                Ok(None) => (Done { outcomes: Vec::new(), hop_failed: false }, Asked::Not),
                 Err(panic) => {
                     runner.panicked(parcel.id, &destination, panic);
-                    Done::all(&parcel.recipients, &Outcome::Deferred(ours("a fault of this server")), false)
+                    let outcome = Outcome::Deferred(ours("a fault of this server"));
+                    (Done::all(&parcel.recipients, &outcome, false), Asked::Not)
                 }
             };
             done.outcomes.extend(elsewhere);
-            runner.finish(parcel.id, leg, Some(&parcel.envelope), done);
+            runner.finish(parcel.id, leg, Some(&parcel.envelope), done, asked);
         });
     }
 
@@ -382,9 +384,9 @@ impl Runner {
     }
 
     /// The one arrow back: outcomes settle the message, put it off, or have its sender told.
-    pub(crate) fn finish(self: &Rc<Self>, id: SpoolId, leg: LegId, envelope: Option<&Rc<Envelope>>, done: Done) {
+    pub(crate) fn finish(self: &Rc<Self>, id: SpoolId, leg: LegId, envelope: Option<&Rc<Envelope>>, done: Done, asked: Asked) {
         self.count(&done.outcomes);
-        let verdict = self.queue.borrow_mut().outcome(leg, &done.outcomes, Asked::of(done.hop_failed), now());
+        let verdict = self.queue.borrow_mut().outcome(leg, &done.outcomes, asked, now());
         if verdict.unknown {
             // An operator has dropped it while it was under way.
             tracing::info!(id = %id, "outcome of an attempt that the queue no longer knows");

@@ -136,6 +136,15 @@ impl Targets {
         &self.host
     }
 
+    /// The targets elsewhere that were there in another form.
+    pub(crate) fn renewed_since(&self, former: &Self) -> Vec<Rc<str>> {
+        let renewed = |name: &Rc<str>, made: &Made| {
+            let was = former.by_name.get(name);
+            !made.kind.is_local() && was.is_some_and(|was| was.kind != made.kind || was.files != made.files)
+        };
+        self.by_name.iter().filter(|(name, made)| renewed(name, made)).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Lets go of the connections of targets that are not among `next` any more.
     pub(crate) fn retire(&self, next: &Self) {
         for (name, made) in &self.by_name {

@@ -76,7 +76,8 @@ impl World {
         turn.sessions = waiting;
         if turn.sessions.is_empty() {
             turn.ushered = false;
-            return;
+            // Who has waited and wants no more says so: the owner would keep its place, and others behind it, for ever.
+            return self.give(shard, Asker::Sessions, destination, 0, LeaseReport::default());
         }
         let held = turn.held;
         self.ask(shard, Asker::Sessions, destination, held);

@@ -10,9 +10,7 @@ use crate::segments::slot_of;
 use crate::{StoreError, error};
 use error::{file_error, io_error, is_broken};
 use ringpost_base::{Entropy, SpoolId};
-use ringpost_spool::{
-    BLOCK, BodyFile, Content, Lost, Options, Recovery, Seen, SegmentHeader, Slot, checksum, inspect,
-};
+use ringpost_spool::{BLOCK, BodyFile, Content, Lost, Options, Recovery, Seen, SegmentHeader, Slot, checksum, inspect};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};

@@ -107,7 +107,8 @@ mod tests {
             fd: None,
         };
         assert!(io_error(Path::new("/x"), wrapped(Errno::NOSPC)).is_full());
-        for (errno, broken) in [(Errno::IO, true), (Errno::BADMSG, true), (Errno::NOSPC, false), (Errno::MFILE, false)] {
+        for (errno, broken) in [(Errno::IO, true), (Errno::BADMSG, true), (Errno::NOSPC, false), (Errno::MFILE, false)]
+        {
             assert_eq!(runtime_error(Path::new("/x"), wrapped(errno)).is_broken(), broken, "{errno}");
             assert_eq!(io_error(Path::new("/x"), errno).is_broken(), broken, "{errno}");
         }

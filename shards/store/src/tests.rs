@@ -1,6 +1,8 @@
 //! The store on a real runtime and real files, with faults where a test asks for them.
 
 mod backup;
+mod check;
+mod damage;
 mod faults;
 mod kept;
 mod reading;
@@ -16,6 +18,7 @@ use ringpost_runtime::now;
 use ringpost_spool::{Failure, Options};
 use rustix::io::Errno;
 use std::cell::RefCell;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -40,6 +43,7 @@ struct Opening {
     orphans: Vec<PathBuf>,
     block: Arc<Block>,
     hot_bytes: u64,
+    options: Options,
     faults: Rc<Faults>,
 }
 
@@ -47,7 +51,7 @@ impl Opening {
     fn at(directory: &Path) -> Self {
         std::fs::create_dir_all(directory.join("body")).expect("a directory");
         let (block, faults) = (Arc::new(Block::new()), Rc::default());
-        Self { directory: directory.to_owned(), orphans: Vec::new(), block, hot_bytes: 0, faults }
+        Self { directory: directory.to_owned(), orphans: Vec::new(), block, hot_bytes: 0, options: OPTIONS, faults }
     }
 
     /// Opens the store; the digest of each message is its envelope.
@@ -55,7 +59,7 @@ impl Opening {
         let setup = Setup {
             directory: self.directory.clone(),
             orphans: self.orphans.clone(),
-            options: OPTIONS,
+            options: self.options,
             entropy: Entropy(now().wall.unix_micros().to_le_bytes().repeat(2).try_into().expect("sixteen bytes")),
             block: self.block.clone(),
             budget: Budget { message_bytes: 1 << 30, hot_bytes: self.hot_bytes },
@@ -71,6 +75,8 @@ impl Opening {
 struct Faults {
     /// The operation, what it is to fail with, and how many of its kind pass before.
     next: RefCell<Option<(Operation, Errno, usize)>>,
+    /// Bytes of a file that can't be read.
+    unreadable: RefCell<Vec<(PathBuf, Range<u64>)>>,
 }
 
 impl Faults {
@@ -85,7 +91,12 @@ impl Faults {
 
     fn gate(self: &Rc<Self>) -> Gate {
         let faults = self.clone();
-        Rc::new(move |operation, _| {
+        Rc::new(move |operation, path, bytes| {
+            let hit =
+                |(file, bad): &(PathBuf, Range<u64>)| file == path && bad.start < bytes.end && bytes.start < bad.end;
+            if operation == Operation::SegmentRead && faults.unreadable.borrow().iter().any(hit) {
+                return Err(Errno::IO.into());
+            }
             let mut next = faults.next.borrow_mut();
             match &mut *next {
                 Some((kind, errno, 0)) if *kind == operation => {

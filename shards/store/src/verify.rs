@@ -206,3 +206,20 @@ fn content_of(id: SpoolId, record: &[u8], key: u64) -> Result<Option<BodyFile>, 
         Content::File(file) => Some(file),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A disk that is gone: a million messages are damaged at once.
+    #[test]
+    fn as_many_lines_as_there_are_damaged_messages() {
+        let mut verified = Verified::default();
+        for number in 0..DAMAGED_MAX as u64 + 50 {
+            let id = SpoolId::from_bytes(u128::from(number).to_be_bytes());
+            verified.add(Damaged { id, path: PathBuf::new(), offset: number, reason: String::new() });
+        }
+        assert_eq!((verified.damaged.len(), verified.more), (10_000, 50));
+        assert_eq!(verified.damaged[9_999].offset, 9_999);
+    }
+}

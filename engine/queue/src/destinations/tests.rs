@@ -140,6 +140,21 @@ fn a_destination_that_fails_is_left_alone_and_then_tried_by_one() {
 }
 
 #[test]
+fn a_destination_that_was_set_up_anew_is_not_left_alone_any_more() {
+    let options = DestinationOptions { breaker_failures: 1, ..of(2) };
+    let mut owner = owner(options.clone());
+    assert!(matches!(owner.lease(ShardId(1), "hop", 0, at(0)), Lease::Granted { .. }));
+    owner.release(ShardId(1), "hop", 1, LeaseReport { hop_failures: 1, ..LeaseReport::default() }, at(0));
+    assert!(matches!(owner.lease(ShardId(1), "hop", 0, at(1)), Lease::Wait { open: true, .. }));
+    assert!(owner.configure([("hop".into(), options.clone())].into_iter()).is_empty(), "as it was");
+    assert!(matches!(owner.lease(ShardId(1), "hop", 0, at(2)), Lease::Wait { open: true, .. }));
+    owner.renew("hop");
+    assert!(matches!(owner.lease(ShardId(1), "hop", 0, at(3)), Lease::Granted { .. }));
+    let other = DestinationOptions { concurrency: 3, ..options };
+    assert_eq!(owner.configure([("hop".into(), other)].into_iter()), [Rc::from("hop")]);
+}
+
+#[test]
 fn a_destination_that_is_gone_is_forgotten_when_its_last_slot_is_back() {
     let mut owner = owner(of(1));
     assert_eq!(owner.lease(A, "hop", 0, at(0)), GRANTED);

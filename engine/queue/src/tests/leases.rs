@@ -27,6 +27,24 @@ fn no_attempt_without_a_lease_and_one_question_at_a_time() {
     bench.none();
 }
 
+/// The owner's config changed while its answer was on its way.
+#[test]
+fn who_was_told_to_wait_asks_again_at_news_whichever_comes_first() {
+    let wait = Lease::Wait { span: seconds(3600), open: true };
+    let mut bench = Bench::new();
+    bench.push(to("hop", 1));
+    assert_eq!(bench.next(), asks("hop", 0));
+    bench.queue.leased("hop", wait, bench.now);
+    bench.none();
+    bench.queue.freed("hop");
+    assert_eq!(bench.next(), asks("hop", 0));
+    bench.queue.freed("hop");
+    bench.queue.leased("hop", wait, bench.now);
+    assert_eq!(bench.next(), asks("hop", 0));
+    bench.queue.leased("hop", wait, bench.now);
+    bench.none();
+}
+
 #[test]
 fn more_slots_are_asked_for_while_there_is_far_more_work() {
     let mut bench = Bench::new();

@@ -24,7 +24,9 @@ pub(crate) fn backup(options: &BackupOptions) -> Result<()> {
     match told.wrong.len() {
         0 => Ok(()),
         1 => bail!("something is wrong with one file of the state directory: mail may be missing in the backup"),
-        count => bail!("something is wrong with {count} files of the state directory: mail may be missing in the backup"),
+        count => {
+            bail!("something is wrong with {count} files of the state directory: mail may be missing in the backup")
+        }
     }
 }
 

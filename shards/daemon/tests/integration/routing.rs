@@ -12,6 +12,7 @@ use crate::support::wait_until;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::fs;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 fn hop_at(settings: Settings, name: &str, hop: &Hop) -> Settings {
@@ -192,6 +193,27 @@ fn what_waits_for_a_target_that_is_left_alone_goes_elsewhere_at_once() {
     });
     server.tell(&["reload"]).ok();
     wait_until("all have gone there", || filed(&server, "new") == ids);
+    server.wait_until_delivered();
+}
+
+/// What the breaker knows is of the target as it was.
+#[test]
+fn a_target_that_a_reload_mends_is_tried_at_once() {
+    let (closed, hop) = (free_port(own_address()), Hop::obliging());
+    let target = |settings: Settings, host: SocketAddr| {
+        let lines = ["breaker_failures = 2", "breaker_pause = \"1h\"", "breaker_pause_max = \"1h\""];
+        let hosts = format!("hosts = [\"{host}\"]");
+        settings.target("hop", "smtp", &[&[hosts.as_str()], &lines[..]].concat())
+    };
+    let mut server = Server::start(target(hasty(), closed).domain_to("example.com", "\"hop\"", &[]).cores(2));
+    for number in 0..20 {
+        let mut client = Client::hello_from(client_address(number, 1), server.smtp());
+        client.deliver("a@sender.example", &["alice@example.com"], &message("waits", "x\r\n"));
+    }
+    server.wait_for_metric("ringpost_breakers_open", 1);
+    server.reconfigure(|settings| target(settings, hop.address));
+    server.tell(&["reload"]).ok();
+    hop.wait_for(20);
     server.wait_until_delivered();
 }
 

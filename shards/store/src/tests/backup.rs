@@ -4,7 +4,7 @@ use super::*;
 use crate::{BackedUp, BackupPlan, back_up, restore};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -251,4 +251,92 @@ fn a_backup_goes_into_a_directory_of_its_own() {
         let error = back_up(&plan(&state_dir, to)).expect_err("it is refused").to_string();
         assert!(error.contains(words), "{error}");
     }
+}
+
+/// What a restore that was cut off had left went into the backup, which no restore took then.
+#[test]
+fn a_failed_restore_spoils_the_next_backup() {
+    let root = tempfile::tempdir().expect("a directory");
+    let (state_dir, to) = (state_dir(root.path()), root.path().join("backup"));
+    for name in ["restoring/bans", "restoring-notes"] {
+        fs::create_dir_all(state_dir.join(name).parent().expect("a parent")).expect("a directory");
+        fs::write(state_dir.join(name), "x").expect("written");
+    }
+    let told = back_up(&plan(&state_dir, &to)).expect("backed up");
+    assert!(told.left_out.iter().any(|(path, _)| path == "restoring"), "{told:?}");
+    assert!(told.others.contains(&"restoring-notes".to_owned()) && !told.others.contains(&"restoring/bans".to_owned()));
+    let restored = root.path().join("restored");
+    fs::create_dir(&restored).expect("a directory");
+    restore(&to, &restored).expect("restored");
+    assert!(restored.join("restoring-notes").exists());
+    // A backup that was made before restores cleared up after themselves.
+    let manifest = to.join("manifest.json");
+    let text = fs::read_to_string(&manifest).expect("a manifest");
+    fs::write(&manifest, text.replace("restoring-notes", "restoring/notes")).expect("written");
+    let again = root.path().join("again");
+    fs::create_dir(&again).expect("a directory");
+    let told = restore(&to, &again).expect("restored");
+    assert!(!again.join("restoring").exists() && !told.others.contains(&"restoring/notes".to_owned()));
+    // One that fails in the middle leaves nothing: here a directory is in the way of a file.
+    let failing = root.path().join("failing");
+    fs::create_dir_all(failing.join("bans/in-the-way")).expect("a directory");
+    restore(&to, &failing).expect_err("it fails");
+    assert!(!failing.join("restoring").exists());
+}
+
+/// Restored by root for a server that runs as somebody else.
+#[test]
+fn a_restored_spool_belongs_to_root() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let root = tempfile::tempdir().expect("a directory");
+    let (state_dir, to) = (state_dir(root.path()), root.path().join("backup"));
+    back_up(&plan(&state_dir, &to)).expect("backed up");
+    let restored = root.path().join("restored");
+    fs::create_dir(&restored).expect("a directory");
+    chown(&restored, Some(4321), Some(1234)).expect("given away");
+    fs::write(restored.join("lock"), "1").expect("written");
+    restore(&to, &restored).expect("restored");
+    let mut below = vec![restored.clone()];
+    let mut seen = 0;
+    while let Some(path) = below.pop() {
+        let metadata = fs::symlink_metadata(&path).expect("there");
+        assert_eq!((metadata.uid(), metadata.gid()), (4321, 1234), "{}", path.display());
+        seen += 1;
+        if metadata.is_dir() {
+            below.extend(fs::read_dir(&path).expect("a directory").map(|entry| entry.expect("an entry").path()));
+        }
+    }
+    assert!(seen > 15, "only {seen} files");
+}
+
+/// Reading the memory of the process at its beginning is an input/output error, as a bad sector is.
+const UNREADABLE: &str = "/proc/self/mem";
+
+#[test]
+fn one_unreadable_file_stops_the_backup() {
+    let root = tempfile::tempdir().expect("a directory");
+    let (state_dir, to) = (state_dir(root.path()), root.path().join("backup"));
+    let shard = state_dir.join("spool/shard-0000");
+    let body = fs::read_dir(shard.join("body")).expect("bodies").next().expect("one").expect("one").path();
+    let first = back_up(&plan(&state_dir, &to)).expect("backed up");
+    assert_eq!(first.wrong, []);
+    // A body file that the backup has already, one that it does not have, and a segment.
+    fs::remove_file(&body).expect("removed");
+    let new = shard.join("body").join(ids(8).next(moment()).to_string() + ".body");
+    for path in [&body, &new, &shard.join("segment-00000099.log")] {
+        symlink(UNREADABLE, path).expect("linked");
+    }
+    fs::write(shard.join("segment-00000098.log"), vec![7; 8192]).expect("written");
+    let second = back_up(&plan(&state_dir, &to)).expect("backed up");
+    let wrong: BTreeSet<&str> = second.wrong.iter().map(|(path, _)| path.rsplit('/').next().expect("a name")).collect();
+    let name = |path: &Path| path.file_name().expect("a name").to_str().expect("text").to_owned();
+    let expected = [name(&body), name(&new), "segment-00000098.log".into(), "segment-00000099.log".into()];
+    assert_eq!(wrong, expected.iter().map(String::as_str).collect());
+    assert_eq!((second.segments, second.bodies), (first.segments, first.bodies - 1));
+    let restored = root.path().join("restored");
+    fs::create_dir(&restored).expect("a directory");
+    restore(&to, &restored).expect("restored");
+    assert_eq!(messages_in(restored.join("spool")).len(), 40);
 }

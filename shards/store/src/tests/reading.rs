@@ -1,7 +1,7 @@
 //! Recovery, adoption, verification and the offline check.
 
 use super::*;
-use crate::{BodyTrouble, CheckReport, Progress, check};
+use crate::{BodyTrouble, CheckReport, Progress, Verified, check};
 use ringpost_metrics::Gauge;
 use std::cell::Cell;
 use std::fs;
@@ -11,7 +11,7 @@ const SMALL: usize = 2_000;
 const LARGE: usize = 40_000;
 
 /// Fills a store with small and large messages, every third of them settled; gives those that are not.
-async fn filled(store: &Rc<Store>, ids: &mut MessageIds, count: usize) -> Vec<(SpoolId, usize)> {
+pub(super) async fn filled(store: &Rc<Store>, ids: &mut MessageIds, count: usize) -> Vec<(SpoolId, usize)> {
     let mut kept = Vec::new();
     for number in 0..count {
         let (id, len) = (ids.next(moment()), if number % 10 == 1 { LARGE } else { SMALL });
@@ -29,7 +29,7 @@ async fn filled(store: &Rc<Store>, ids: &mut MessageIds, count: usize) -> Vec<(S
 }
 
 /// Flips a bit of a file.
-fn damage(path: &Path, offset: u64) {
+pub(super) fn damage(path: &Path, offset: u64) {
     let file = fs::OpenOptions::new().read(true).write(true).open(path).expect("a file");
     let mut byte = [0];
     file.read_exact_at(&mut byte, offset).expect("read");
@@ -37,7 +37,7 @@ fn damage(path: &Path, offset: u64) {
 }
 
 /// A spool's directory with one shard's in it.
-fn shard(root: &Path, number: usize) -> PathBuf {
+pub(super) fn shard(root: &Path, number: usize) -> PathBuf {
     root.join(format!("shard-{number:04}"))
 }
 
@@ -92,6 +92,13 @@ fn a_log_of_a_newer_format_is_not_opened_and_not_touched() {
         let mut bytes = fs::read(&segment).expect("a segment");
         (bytes[7], bytes[2048 + 7]) = (9, 9);
         fs::write(&segment, &bytes).expect("written");
+        let names = || {
+            let entries = fs::read_dir(&opening.directory).expect("a directory");
+            entries.map(|entry| entry.expect("an entry").file_name()).collect::<std::collections::BTreeSet<_>>()
+        };
+        // One whose making was interrupted, read before the one that is not understood.
+        fs::write(opening.directory.join("segment-00000077.log"), b"").expect("written");
+        let before = names();
         let setup = Setup {
             directory: opening.directory.clone(),
             orphans: Vec::new(),
@@ -104,6 +111,7 @@ fn a_log_of_a_newer_format_is_not_opened_and_not_touched() {
         let error = crate::open(setup, |_, _| (), |_| ()).await.err().expect("it is refused").to_string();
         assert!(error.contains("version 9") && error.contains("segment-00000000.log"), "{error}");
         assert!(fs::read(&segment).expect("a segment") == bytes, "it was changed");
+        assert_eq!(names(), before, "something was removed");
         assert!(check(root.path()).expect_err("refused").to_string().contains("version 9"));
     });
 }
@@ -141,7 +149,7 @@ fn verification_finds_what_is_damaged_and_nothing_else() {
         let opening = Opening::at(&shard(root.path(), 0));
         let store = opening.open().await.store;
         let kept = filled(&store, &mut ids(1), 90).await;
-        assert_eq!(store.verify(|_| ()).await, []);
+        assert_eq!(store.verify(|_| ()).await, Verified::default());
         assert_eq!(check(root.path()).expect("checked").damaged(), 0);
         let small: Vec<SpoolId> = kept.iter().filter(|(_, len)| *len == SMALL).map(|(id, _)| *id).collect();
         let large: Vec<SpoolId> = kept.iter().filter(|(_, len)| *len == LARGE).map(|(id, _)| *id).collect();
@@ -151,7 +159,7 @@ fn verification_finds_what_is_damaged_and_nothing_else() {
         damage(&store.body_path(body), 30_000);
         fs::remove_file(store.body_path(gone)).expect("removed");
         let last = Cell::new(Progress::default());
-        let mut damaged = store.verify(|progress| last.set(progress)).await;
+        let mut damaged = store.verify(|progress| last.set(progress)).await.damaged;
         assert_eq!((last.get().read, last.get().found), (last.get().total, kept.len()));
         damaged.sort_unstable_by_key(|damaged| damaged.id);
         let mut expected = [
@@ -202,7 +210,7 @@ fn verification_beside_a_busy_log_finds_no_damage() {
         let before = store.spool.borrow().stats().compacted;
         let mut rounds = 0;
         while store.spool.borrow().stats().compacted < before + 200 {
-            assert_eq!(store.verify(|_| ()).await, []);
+            assert_eq!(store.verify(|_| ()).await, Verified::default());
             rounds += 1;
             assert!(rounds < 10_000, "nothing is compacted");
         }

@@ -208,3 +208,30 @@ fn a_walk_over_a_log_that_changes_misses_nothing_and_brings_nothing_back() {
     let compacted: u64 = (0..64).map(check).sum();
     assert!(compacted > 300, "only {compacted} messages were copied forward: the test has lost its point");
 }
+
+/// Its header is read, and then the rest of it can't be: the others are copied.
+#[test]
+fn a_segment_that_goes_bad_stops_the_walk() {
+    let root = tempfile::tempdir().expect("a directory");
+    let directory = root.path().join("shard-0000");
+    fs::create_dir(&directory).expect("a directory");
+    let mut objects = Objects::open(root.path()).expect("objects");
+    let mut log = Log::new(&directory, 4);
+    (0..400).for_each(|_| log.step());
+    let Ok(whole) = Walk::new(&directory, &mut objects, Vec::new(), &mut || ()).run() else { panic!("no end") };
+    assert!(whole.segments.len() > 2 && whole.wrong.is_empty());
+    let bad = directory.join(whole.segments[1].segment_name());
+    let headers = 2 * fs::read_dir(&directory).expect("a directory").count();
+    let mut reads = 0;
+    let mut between = || {
+        reads += 1;
+        if reads == headers + 1 {
+            fs::remove_file(&bad).expect("removed");
+            std::os::unix::fs::symlink("/proc/self/mem", &bad).expect("linked");
+        }
+    };
+    let Ok(copied) = Walk::new(&directory, &mut objects, Vec::new(), &mut between).run() else { panic!("no end") };
+    assert_eq!(copied.segments.len(), whole.segments.len() - 1);
+    assert_eq!(copied.wrong.len(), 1);
+    assert_eq!(copied.wrong[0].0, whole.segments[1].segment_name());
+}
