@@ -8,8 +8,8 @@ use ringpost_base::{MessageIds, SpoolId};
 use ringpost_message::{Envelope, Recipient};
 use ringpost_metrics::{Block, Counter, Gauge, Timing};
 use ringpost_queue::{
-    Action, Asked, Attempt, DomainHash, Forgotten, How, LegId, NewItem, NewLeg, Options as QueueOptions, Outcome, Pushed, Queue, Reason, Routes,
-    Status, Verdict,
+    Action, Asked, Attempt, DomainHash, Forgotten, How, LegId, NewItem, NewLeg, Options as QueueOptions, Outcome,
+    Pushed, Queue, Reason, Routes, Status, Verdict,
 };
 use ringpost_runtime::local::Bell;
 use ringpost_runtime::{Inbox, Pace, after, contain, now, spawn, tick};
@@ -384,7 +384,14 @@ impl Runner {
     }
 
     /// The one arrow back: outcomes settle the message, put it off, or have its sender told.
-    pub(crate) fn finish(self: &Rc<Self>, id: SpoolId, leg: LegId, envelope: Option<&Rc<Envelope>>, done: Done, asked: Asked) {
+    pub(crate) fn finish(
+        self: &Rc<Self>,
+        id: SpoolId,
+        leg: LegId,
+        envelope: Option<&Rc<Envelope>>,
+        done: Done,
+        asked: Asked,
+    ) {
         self.count(&done.outcomes);
         let verdict = self.queue.borrow_mut().outcome(leg, &done.outcomes, asked, now());
         if verdict.unknown {

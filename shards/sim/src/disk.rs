@@ -252,7 +252,7 @@ mod tests {
     #[test]
     fn a_liar_loses_what_it_said_it_had() {
         let loses = |lies: bool, seed: u64| {
-            let mut disk = Disk { lies, ..disk() };
+            let mut disk = Disk { lies, syncs: 0, ..disk() };
             // One of four is no sync.
             for byte in 1..=4 {
                 disk.write(FILE, 0, &[byte; SECTOR]).expect("room");

@@ -2,11 +2,11 @@
 //! their own.
 
 use crate::calendar::Task;
+use crate::charge::Handed;
 use crate::delivery::{Job, Owner};
 use crate::leases::Asker;
 use crate::plan::SECOND;
 use crate::runner::{all, ours};
-use crate::session::Handed;
 use crate::store::Content;
 use crate::world::World;
 use ringpost_queue::{HandedOver, Lease, LeaseReport, Outcome};

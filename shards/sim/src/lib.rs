@@ -16,7 +16,7 @@
 //! | the log: records, commits, compaction, recovery | `ringpost_spool::{Spool, Recovery}` |
 //! | schedule, lanes, leases, dead letters, routes | `ringpost_queue::{Queue, Destinations, Routes}` |
 //! | envelopes, trace headers, reports | `ringpost_message` |
-//! | store, runner, hand-over, leases, sessions around these | `store.rs`, `adopt.rs`, `runner.rs`, `delivery.rs`, `report.rs`, `handover.rs`, `leases.rs`, `session.rs`: stand-ins, in small, that follow `shards/store`, `shards/deliver` and `shards/serve` step by step |
+//! | store, runner, hand-over, leases, sessions around these | `store.rs`, `adopt.rs`, `runner.rs`, `delivery.rs`, `report.rs`, `handover.rs`, `leases.rs`, `session.rs`, `charge.rs`: stand-ins, in small, that follow `shards/store`, `shards/deliver` and `shards/serve` step by step |
 //! | disk, connections, clients, next hops' wills, clocks | `disk.rs`, `link.rs`, `client.rs`, `hop.rs`, `weather.rs`: made up |
 //!
 //! What it does not have: TLS, threads, the kernel, config and reload, screening, greylisting and bans.
@@ -30,6 +30,7 @@
 mod adopt;
 mod book;
 mod calendar;
+mod charge;
 mod client;
 mod delivery;
 mod dice;

@@ -104,13 +104,7 @@ impl World {
     }
 
     /// One report about those whose sender wants it.
-    fn write_report(
-        &mut self,
-        shard: usize,
-        kind: ReportKind,
-        content: &Content,
-        told: Vec<Told>,
-    ) -> Written {
+    fn write_report(&mut self, shard: usize, kind: ReportKind, content: &Content, told: Vec<Told>) -> Written {
         let original = &*content.envelope;
         let recipient = |told: &Told| original.recipients.get(told.number as usize);
         let told: Vec<Told> =

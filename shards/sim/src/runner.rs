@@ -9,7 +9,9 @@ use crate::plan::{BOXES, SECOND};
 use crate::world::World;
 use ringpost_base::SpoolId;
 use ringpost_message::Envelope;
-use ringpost_queue::{Action, Asked, Attempt, DomainHash, How, LegId, NewItem, NewLeg, Outcome, Reason, Status, Verdict};
+use ringpost_queue::{
+    Action, Asked, Attempt, DomainHash, How, LegId, NewItem, NewLeg, Outcome, Reason, Status, Verdict,
+};
 use std::rc::Rc;
 
 /// Actions that are done at one moment; the rest come right after.

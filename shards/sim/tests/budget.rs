@@ -1,5 +1,7 @@
 //! The simulator's part in the tests: a fixed row of seeds, a row that nobody has seen before, and proof that it would notice.
 
+#![allow(clippy::print_stdout, reason = "the seeds of a run are what it takes to see it again")]
+
 use ringpost_sim::{Fault, FaultTally, Options, Run, Totals, run};
 use std::hash::{BuildHasher, RandomState};
 

@@ -368,3 +368,41 @@ fn sum(path: &Path) -> io::Result<BodyFile> {
         sum = BodyFile { len: sum.len + read as u64, crc: checksum(sum.crc, &piece[..read]) };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ringpost_spool::{MessageParts, Op, Spool, Token};
+
+    /// The file of a segment is used for another one between the look at its header and the reading of it.
+    #[test]
+    fn a_segment_that_was_used_anew_is_read_as_the_one_before() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (path, options) = (root.path().join("segment"), Options::default());
+        let mut headers = Vec::new();
+        for entropy in 1..=2 {
+            let mut spool = Spool::new(options, Entropy([entropy; 16]));
+            let id = SpoolId::from_bytes([entropy; 16]);
+            assert!(spool.append(Token(1), &MessageParts { id, envelope: b"env", bytes: b"bytes", body_file: None }));
+            while let Some(op) = spool.poll_op() {
+                match op {
+                    Op::Create(slot) => {
+                        fs::write(&path, vec![0; options.segment_size.as_len()]).expect("made");
+                        spool.created(slot, Ok(()));
+                    }
+                    Op::Write { offset, bytes, .. } => {
+                        let file = fs::OpenOptions::new().write(true).open(&path).expect("a file");
+                        file.write_all_at(&bytes, offset).expect("written");
+                        spool.written(Ok(()));
+                    }
+                    Op::Copy { .. } | Op::Remove(_) => {}
+                }
+            }
+            headers.push(SegmentHeader::parse(&fs::read(&path).expect("a file")).expect("a header"));
+        }
+        let read = |header| steady_segment(&path, header).expect("read").is_some();
+        assert_eq!((read(&headers[0]), read(&headers[1])), (false, true));
+        fs::remove_file(&path).expect("removed");
+        assert!(!read(&headers[1]));
+    }
+}

@@ -102,16 +102,20 @@ impl Segments {
 
     /// Keeps a file open, and closes the one whose last use is the longest ago where there are too many.
     async fn keep_open(&self, slot: Slot, file: Rc<DmaFile>) {
+        for open in self.enter(slot, file) {
+            // Whoever reads from it still has it, and the last of them closes it.
+            let _ = open.file.close_rc().await;
+        }
+    }
+
+    /// Gives what is to be closed.
+    fn enter(&self, slot: Slot, file: Rc<DmaFile>) -> impl Iterator<Item = OpenFile> + use<> {
         let used = self.next_use();
         let mut open = self.open.borrow_mut();
         let former = open.insert(slot, OpenFile { file, used });
         let oldest = open.iter().min_by_key(|(_, open)| open.used).map(|(slot, _)| *slot);
         let surplus = oldest.filter(|_| open.len() > OPEN_MAX).and_then(|slot| open.remove(&slot));
-        drop(open);
-        for open in former.into_iter().chain(surplus) {
-            // Whoever reads from it still has it, and the last of them closes it.
-            let _ = open.file.close_rc().await;
-        }
+        former.into_iter().chain(surplus)
     }
 
     /// Writes whole blocks and syncs them.

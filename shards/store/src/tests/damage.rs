@@ -76,8 +76,12 @@ fn a_header_that_can_not_be_read() {
         for (bad, lost) in [(0..512, false), (0..BLOCK, true)] {
             let intact = fs::read(&path).expect("a segment");
             let (opened, damaged) = open_with(root.path(), vec![(path.clone(), bad)]).await;
-            let expected = places.iter().filter(|(_, place)| place.slot != slot || !lost).count();
-            assert_eq!((opened.recovered.len(), damaged > 0), (expected, true));
+            assert!(damaged > 0);
+            // Settlements may have been in it too, so that some are back.
+            let found: Vec<SpoolId> = opened.recovered.iter().map(|message| message.id).collect();
+            for (id, place) in &places {
+                assert_eq!(found.contains(id), place.slot != slot || !lost, "{place:?}");
+            }
             opened.store.close().await;
             assert!(fs::read(&path).expect("a segment") == intact, "it was changed");
         }
