@@ -237,7 +237,8 @@ impl Policy {
     /// Where mail of this server's own to an address goes: to these mailboxes; nothing, if nobody of that name exists; and to
     /// the address itself where its domain is none of ours.
     pub fn reach(&self, address: &str) -> Vec<Box<str>> {
-        let own = address.rsplit_once('@').and_then(|(local, domain)| Some((local, domain, self.domains.home(domain)?)));
+        let own =
+            address.rsplit_once('@').and_then(|(local, domain)| Some((local, domain, self.domains.home(domain)?)));
         let Some((local, domain, home)) = own else { return vec![address.into()] };
         let local = plain(local);
         match home.find(&local) {

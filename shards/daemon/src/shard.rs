@@ -495,7 +495,10 @@ async fn drain(table: &Rc<Table>, listening: &Cell<usize>, deadline: Deadline) {
             table.cut_off();
         }
         if end.passed(tick()) {
-            tracing::warn!(sessions = table.len() as u64, "sessions that wait for something else than their client are left");
+            tracing::warn!(
+                sessions = table.len() as u64,
+                "sessions that wait for something else than their client are left"
+            );
             return;
         }
     }
