@@ -214,6 +214,9 @@ fn a_file_whose_header_fails_for_ever_is_replaced() {
     assert_eq!(log.run_with(&mut fate), [(1, Err(Failure::Io))]);
     assert!(log.append(2, 10));
     assert_eq!(log.run_with(&mut fate), [(2, Ok(()))]);
+    // It goes once there is another one to spare, which is made when the segment is half full.
+    assert!(log.append(3, 3000));
+    assert_eq!(log.run_with(&mut fate), [(3, Ok(()))]);
     assert!(!log.disk.0.contains_key(&Slot(0)));
 }
 

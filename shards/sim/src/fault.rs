@@ -28,7 +28,7 @@ macro_rules! faults {
 faults! {
     Crash = 40, "the process dies";
     PowerLoss = 40, "the power fails";
-    CrashInStart = 60, "the power fails again while the spool is read back";
+    CrashInStart = 15, "the power fails again while the spool is read back";
     OrderlyStop = 60, "the server is stopped and started";
     FewerCores = 12, "the host is started with a core less";
     SectorLost = 1, "a sector that was not synced is lost or old";

@@ -6,10 +6,10 @@ use ringpost_sim::{Fault, FaultTally, Options, Run, Totals, run};
 use std::hash::{BuildHasher, RandomState};
 
 /// Seeds that are the same in every run of the tests.
-const FIXED: u64 = 150;
+const FIXED: u64 = 120;
 
 /// Seeds that are new in every run.
-const FRESH: u64 = 250;
+const FRESH: u64 = 200;
 
 /// Runs a seed, and fails with what it takes to see it again.
 fn check(seed: u64) -> Run {

@@ -10,16 +10,18 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// What the tests start or need to be there.
-const PACKAGES: [&str; 19] = [
+const PACKAGES: [&str; 21] = [
     "ca-certificates",
     "dovecot-core",
     "dovecot-lmtpd",
+    "e2fsprogs",
     "g++",
     "haproxy",
     "iproute2",
     "libio-socket-ssl-perl",
     "libnet-dns-perl",
     "libnet-ssleay-perl",
+    "mount",
     "nftables",
     "openssl",
     "postfix",
