@@ -124,10 +124,16 @@ impl Runner {
 
     /// Asks for slots as long as sessions wait for them.
     async fn usher(self: Rc<Self>, destination: Rc<str>) {
+        self.ask_for_turns(&destination).await;
+        // The owner may still keep a place in the line for a question that will not come.
+        self.leases.give(Asker::Sessions, &destination, 0, LeaseReport::default());
+    }
+
+    async fn ask_for_turns(self: &Rc<Self>, destination: &Rc<str>) {
         loop {
             let held = {
                 let mut all = self.sessions.borrow_mut();
-                let Some(sessions) = all.get_mut(&destination) else { return };
+                let Some(sessions) = all.get_mut(destination) else { return };
                 // A slot that is asked for somebody who has gone is one that somebody else does not get.
                 sessions.waiting.retain(Promise::is_wanted);
                 if sessions.waiting.is_empty() {
@@ -136,11 +142,11 @@ impl Runner {
                 }
                 sessions.held
             };
-            match self.leases.ask(Asker::Sessions, &destination, held).await {
-                Lease::Granted { messages } => self.seat(&destination, messages),
+            match self.leases.ask(Asker::Sessions, destination, held).await {
+                Lease::Granted { messages } => self.seat(destination, messages),
                 // A destination that its owner does not know has come with a config that it is still taking up.
                 Lease::Busy | Lease::Unknown => sleep(BUSY_PAUSE).await,
-                Lease::Wait { open: true, .. } => self.turn_away(&destination),
+                Lease::Wait { open: true, .. } => self.turn_away(destination),
                 Lease::Wait { span, .. } => sleep(span.clamp(BUSY_PAUSE, RATE_PAUSE_MAX)).await,
             }
         }

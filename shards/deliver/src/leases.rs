@@ -9,7 +9,7 @@ use ringpost_metrics::{Block, Counter, Gauge};
 use ringpost_queue::{BreakerState, DestinationOptions, DestinationView, Destinations, Lease, LeaseReport};
 use ringpost_runtime::{MeshEnd, sleep, tick};
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ const SWEEP: Duration = Duration::from_millis(100);
 const UNANSWERED: Lease = Lease::Wait { span: Duration::from_secs(1), open: false };
 
 /// Who on a shard asks: each has its own slots, so that neither's count can be mistaken for the other's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Asker {
     /// The queue.
     Queue,
@@ -53,6 +53,8 @@ pub enum LeaseQuestion {
         destination: Arc<str>,
         /// Slots that the asker holds already.
         held: u32,
+        /// The question's number, which comes back with the answer.
+        number: u64,
     },
     /// I have done with some slots. Never lost: sent again until there is room.
     Give {
@@ -72,8 +74,17 @@ pub enum LeaseQuestion {
 /// What an owner answers.
 #[derive(Debug)]
 pub enum LeaseAnswer {
-    /// To a question about this destination.
-    Lease(Asker, Arc<str>, Lease),
+    /// To the question of this number.
+    Lease {
+        /// Who asked.
+        asker: Asker,
+        /// About what.
+        destination: Arc<str>,
+        /// The question's number.
+        number: u64,
+        /// The answer.
+        lease: Lease,
+    },
     /// To what needs no answer.
     Noted,
 }
@@ -91,6 +102,8 @@ pub struct Leases {
     mesh: Rc<LeaseMesh>,
     owned: RefCell<Destinations>,
     unsent: RefCell<VecDeque<(ShardId, LeaseQuestion)>>,
+    /// The number of the last question that went to another shard, for each asker and destination.
+    asked: RefCell<HashMap<(Asker, Arc<str>), u64>>,
     freed: RefCell<Freed>,
     block: Arc<Block>,
 }
@@ -99,8 +112,8 @@ impl Leases {
     /// The leases as seen from a shard.
     pub fn new(shard: ShardId, shards: usize, mesh: Rc<LeaseMesh>, block: Arc<Block>) -> Rc<Self> {
         let freed: RefCell<Freed> = RefCell::new(Box::new(|_| {}));
-        let (owned, unsent) = (RefCell::new(Destinations::new()), RefCell::default());
-        Rc::new(Self { shard, shards, mesh, owned, unsent, freed, block })
+        let (owned, unsent, asked) = (RefCell::new(Destinations::new()), RefCell::default(), RefCell::default());
+        Rc::new(Self { shard, shards, mesh, owned, unsent, asked, freed, block })
     }
 
     /// Who is told that a destination has room again.
@@ -157,7 +170,11 @@ impl Leases {
             // What was given back has to be there before the question.
             lease = Some(Lease::Wait { span: SWEEP, open: false });
         } else {
-            let question = LeaseQuestion::Ask { asker, destination: destination.into(), held };
+            let destination: Arc<str> = destination.into();
+            let mut asked = self.asked.borrow_mut();
+            let number = asked.entry((asker, destination.clone())).or_default();
+            *number += 1;
+            let question = LeaseQuestion::Ask { asker, destination, held, number: *number };
             answer = self.mesh.ask(owner, question);
         }
         let block = self.block.clone();
@@ -165,7 +182,7 @@ impl Leases {
             let lease = match (lease, answer) {
                 (Some(lease), _) => lease,
                 (None, Some(answer)) => match answer.await {
-                    Some(LeaseAnswer::Lease(_, _, lease)) => lease,
+                    Some(LeaseAnswer::Lease { lease, .. }) => lease,
                     Some(LeaseAnswer::Noted) | None => UNANSWERED,
                 },
                 (None, None) => UNANSWERED,
@@ -219,9 +236,9 @@ impl Leases {
 
     fn answer(&self, from: ShardId, question: LeaseQuestion) -> LeaseAnswer {
         match question {
-            LeaseQuestion::Ask { asker, destination, held } => {
+            LeaseQuestion::Ask { asker, destination, held, number } => {
                 let lease = self.owned.borrow_mut().lease(asker.number(from), &destination, held, tick());
-                LeaseAnswer::Lease(asker, destination, lease)
+                LeaseAnswer::Lease { asker, destination, number, lease }
             }
             LeaseQuestion::Give { asker, destination, slots, report } => {
                 self.take_back(asker.number(from), &destination, slots, report);
@@ -238,8 +255,10 @@ impl Leases {
     pub async fn serve(self: Rc<Self>) {
         let (mesh, leases) = (self.mesh.clone(), self.clone());
         let unclaimed = move |owner, answer| {
-            // Whoever asked went on without it.
-            if let LeaseAnswer::Lease(asker, destination, Lease::Granted { messages }) = answer {
+            // Whoever asked went on without it. If it has asked again since, the owner has corrected its count by that.
+            if let LeaseAnswer::Lease { asker, destination, number, lease: Lease::Granted { messages } } = answer
+                && leases.asked.borrow().get(&(asker, destination.clone())) == Some(&number)
+            {
                 let report = LeaseReport { unused: messages, ..LeaseReport::default() };
                 leases.tell(owner, LeaseQuestion::Give { asker, destination, slots: 1, report });
             }

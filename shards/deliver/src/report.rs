@@ -132,7 +132,9 @@ impl Runner {
 
     /// Keeps a message for inspection.
     fn bury(self: &Rc<Self>, id: SpoolId, destination: DestinationHash, failed: &[(u32, Reason)]) {
-        self.queue.borrow_mut().bury(id, destination, failed);
+        if self.queue.borrow_mut().bury(id, destination, failed) {
+            return self.settle(id, None);
+        }
         self.store.note(id, &self.queue.borrow().state(id));
         self.persist(id);
         self.block.add(Counter::DeadLettersBuried, 1);

@@ -246,6 +246,9 @@ impl<D> Reader<'_, D> {
                 recovery.unreadable(*slot, hole.start, hole.end - hole.start);
             }
             recovery.segment(*slot, header, &bytes, self.digest);
+            // A batch whose sync failed in the last run may be read from the device's cache, and be gone with the next loss
+            // of power: what is believed from here on has to be on the disk.
+            segments.sync(*slot).await?;
             segments.close_one(*slot).await;
             news.tell(header.size, recovery.found());
             pace.breathe().await;
