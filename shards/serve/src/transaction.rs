@@ -438,21 +438,21 @@ impl<'a> Dialogue<'a> {
         let asked = after(rules.next_hop_timeout, (self.mx.hand_over)(envelope.clone(), content));
         let answer = asked.await.ok_or_else(unavailable)?;
         draft.take_back();
-        let (not, reason) = match answer {
+        let (partial, reason) = match answer {
             Ok(proof) => return Ok(HandOver::Whole(proof)),
-            Err(not) => not,
+            Err(partial) => partial,
         };
         tracing::info!(session = %self.id, id = %envelope.id, code = u64::from(reason.code), status = %reason.status,
             remote = reason.remote.as_deref().unwrap_or(""), reason = &*reason.text,
             "next hop did not take the message for all recipients");
-        if not.is_refused() {
+        if partial.is_refused() {
             return Err(Refusal::by("next-hop", replies::NEXT_HOP_REFUSED));
         }
-        if not.delivered.is_empty() && not.failed.is_empty() {
+        if partial.delivered.is_empty() && partial.failed.is_empty() {
             return Err(Refusal::by("next-hop", replies::NEXT_HOP_UNAVAILABLE));
         }
         // What is refused for one of several is told by a report, since there is one reply for all.
-        Ok(HandOver::Part(not.delivered.into_iter().map(|(number, _)| number).collect()))
+        Ok(HandOver::Part(partial.delivered.into_iter().map(|(number, _)| number).collect()))
     }
 
     fn envelope(&self, message: &mut Message<'_>) -> Envelope {

@@ -39,10 +39,11 @@ pub(crate) const DURABILITY: Key = Key::new(
     "durability",
     Kind::Choice(names::<Durability>),
     r#""fsync""#,
-    "What has become of a message when it is answered 250. `fsync`: it is on the disk. `memory`: it is in memory only, \
-     and a crash loses it; after a first failed attempt it is on the disk too. `next-hop`: the target, one of kind \
-     `lmtp`, `smtp` or `webhook`, has answered for it, and the client waited for that. A message whose recipients are \
-     promised different things is on the disk.",
+    "What has become of a message when it is answered 250. `fsync`: it is on the disk. `memory`: it is in memory \
+     only, and a crash loses it; after a first failed attempt, or ten seconds without one, it is on the disk too, \
+     and so is one above `spool.inline_max` from the start. `next-hop`: the target, one of kind `lmtp`, `smtp` or \
+     `webhook`, has answered for it, and the client waited for that. A message whose recipients are promised \
+     different things is on the disk.",
 );
 
 pub(crate) const PRIORITY: Key = Key::new(
