@@ -1,4 +1,4 @@
-//! The developer's commands, as `cargo xtask NAME`: test, fuzz, sim, tidy, deny, docs, demo, kills and bench.
+//! The developer's commands, as `cargo xtask NAME`: test, fuzz, sim, tidy, deny, docs, demo, kills, upgrades and bench.
 //!
 //! Nothing of the server is linked in here, so that xtask builds in seconds and checks the house from outside it.
 //! What needs the server runs its binaries, as a user would.
@@ -21,6 +21,7 @@ mod smtp_probe;
 mod test;
 mod throwaway;
 mod tidy;
+mod upgrades;
 mod workspace;
 
 use std::process::ExitCode;
@@ -59,6 +60,8 @@ enum Command {
     Demo(demo::Options),
     /// Kill the server under load a thousand times, and count what is lost, altered or duplicated
     Kills(kills::Options),
+    /// Has another process take over from a loaded server again and again: nobody may be refused, and nothing lost
+    Upgrades(upgrades::Options),
     /// Measure CPU, syncs, memory and latency, alone or beside a Postfix on the same machine
     Bench(bench::Options),
 }
@@ -80,6 +83,7 @@ fn main() -> ExitCode {
         Command::Docs => docs::write(&workspace),
         Command::Demo(options) => demo::run(&workspace, &options),
         Command::Kills(options) => kills::run(&workspace, &options),
+        Command::Upgrades(options) => upgrades::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
     };
     match outcome {

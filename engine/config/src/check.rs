@@ -114,6 +114,17 @@ pub(crate) fn path(text: &str) -> Result<(), Trouble> {
     Ok(())
 }
 
+/// The name or number of a user or group.
+pub(crate) fn account(text: &str) -> Result<(), Trouble> {
+    // What neither the files of users and groups nor the paths that names become part of can hold.
+    let misfit = |c: char| c.is_whitespace() || c.is_control() || c == ':' || c == '/';
+    if text.is_empty() || text.chars().any(misfit) {
+        let reason = "it has a blank, a colon, a slash or a control character";
+        return Err(format!("{text:?} is not the name of a user or group: {reason}").into());
+    }
+    Ok(())
+}
+
 /// An IP address with a port.
 pub(crate) fn address(entry: &Entry<'_>) -> Result<SocketAddr, Trouble> {
     let wanted = "an IP address and port, such as \"127.0.0.1:2525\" or \"[::1]:2525\"";

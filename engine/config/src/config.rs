@@ -11,7 +11,10 @@ use crate::{
 };
 use ringpost_base::{ByteCount, Network, Span};
 use ringpost_smtp::TlsUse;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    fmt,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 /// The effective config: every key has a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +51,8 @@ pub struct Config {
     pub admin: Admin,
     /// What is logged, and how.
     pub log: Log,
+    /// Traces of messages.
+    pub telemetry: Telemetry,
 }
 
 impl Default for Config {
@@ -69,6 +74,7 @@ impl Default for Config {
             explain: Explain::default(),
             admin: Admin::default(),
             log: Log::default(),
+            telemetry: Telemetry::default(),
         }
     }
 }
@@ -95,11 +101,24 @@ pub struct Server {
     pub state_dir: String,
     /// How long sessions may finish what they are at when the server stops.
     pub drain_timeout: Span,
+    /// How long a shard's thread may give no sign of life before it counts as stalled; zero: nobody looks.
+    pub stall_timeout: Span,
+    /// Who a server that is started as root becomes once its sockets are bound, as a name or a number. None: it stays root.
+    pub user: Option<String>,
+    /// Its group. None: that of the user.
+    pub group: Option<String>,
 }
 
 impl Default for Server {
     fn default() -> Self {
-        Self { hostname: String::new(), state_dir: "ringpost-state".into(), drain_timeout: Span::seconds(30) }
+        Self {
+            hostname: String::new(),
+            state_dir: "ringpost-state".into(),
+            drain_timeout: Span::seconds(30),
+            stall_timeout: Span::seconds(5),
+            user: None,
+            group: None,
+        }
     }
 }
 
@@ -376,21 +395,55 @@ pub struct Admin {
     /// The unix socket of the API, which the commands talk to; relative to the state directory. None ("off" in the
     /// file): there is none.
     pub socket: Option<String>,
+    /// Who besides the server's own user and root may do everything over it: users, and groups behind an at sign.
+    pub operators: Vec<String>,
+    /// Who may look.
+    pub readers: Vec<String>,
+    /// The audit log; relative to the state directory. None ("" in the file): there is none.
+    pub audit: Option<String>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8025))), socket: Some("ringpost.sock".into()) }
+        Self {
+            listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8025))),
+            socket: Some("ringpost.sock".into()),
+            operators: Vec::new(),
+            readers: Vec::new(),
+            audit: Some("audit.log".into()),
+        }
     }
 }
 
 /// What is logged, and how.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Log {
     /// The form of a line.
     pub format: LogFormat,
     /// The least important lines that are written.
     pub level: LogLevel,
+    /// The same for single modules, by name, in the order of the file.
+    pub modules: Vec<(String, LogLevel)>,
+    /// What does not show as it is, each once.
+    pub redact: Vec<LogRedaction>,
+    /// Lines a second of one kind that a core writes. None: any number.
+    pub flood: Option<u32>,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        let (format, level) = (LogFormat::default(), LogLevel::default());
+        Self { format, level, modules: Vec::new(), redact: Vec::new(), flood: Some(200) }
+    }
+}
+
+/// What log lines do not show as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogRedaction {
+    /// Addresses of mail: a hash stands before their domain.
+    Mail,
+    /// Addresses and names of hosts: their network is shown.
+    Client,
 }
 
 /// The form of a log line.
@@ -419,6 +472,51 @@ pub enum LogLevel {
     Debug,
     /// Every event.
     Trace,
+}
+
+/// Traces of messages, for a collector.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Telemetry {
+    /// The collector, as a URL. None: nothing is traced.
+    pub endpoint: Option<String>,
+    /// The share of messages that are traced.
+    pub sample: Share,
+    /// How long a request to it may take.
+    pub timeout: Span,
+    /// The PEM file of the authorities that its certificate is verified against. None: those of the system.
+    pub ca: Option<String>,
+    /// The file with header fields for it.
+    pub headers_file: Option<String>,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { endpoint: None, sample: Share(10_000), timeout: Span::seconds(5), ca: None, headers_file: None }
+    }
+}
+
+/// A part of a whole, in millionths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share(u32);
+
+impl Share {
+    const WHOLE: f64 = 1_000_000.0;
+
+    /// The nearest share to a number from 0 to 1; of another number none.
+    pub fn of(number: f64) -> Option<Self> {
+        (0.0..=1.0).contains(&number).then_some(Self((number * Self::WHOLE).round() as u32))
+    }
+
+    /// As a number from 0 to 1.
+    pub fn as_f64(self) -> f64 {
+        f64::from(self.0) / Self::WHOLE
+    }
+}
+
+impl fmt::Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_f64().fmt(f)
+    }
 }
 
 #[cfg(test)]

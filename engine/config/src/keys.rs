@@ -4,6 +4,7 @@
 //! and in which range; the reference page prints the same rows. The default's text is for people: the value itself
 //! comes from the `Default` of the type, and a test holds the two together.
 
+use crate::secrets::Secret;
 use ringpost_base::{ByteCount, Span};
 use std::fmt;
 
@@ -18,6 +19,8 @@ pub(crate) enum Kind {
     Count { min: u64, max: u64 },
     /// A whole number that may be below zero.
     Integer { min: i64, max: i64 },
+    /// A number from 0 to 1.
+    Share,
     /// A whole number, or the word "off" for none.
     CountOrOff { min: u64, max: u64 },
     /// A number of bytes: a string with a unit, or a whole number.
@@ -41,6 +44,7 @@ impl Kind {
             Self::Text(words) | Self::Pairs(words) => words.to_owned(),
             Self::Flag => "true or false".to_owned(),
             Self::Count { .. } | Self::Integer { .. } => "a whole number".to_owned(),
+            Self::Share => "a number from 0 to 1".to_owned(),
             Self::CountOrOff { .. } => "a whole number, or \"off\"".to_owned(),
             Self::Size { .. } => "a size, such as \"50MiB\"".to_owned(),
             Self::Time { .. } => "a duration, such as \"5m\"".to_owned(),
@@ -59,6 +63,7 @@ impl Kind {
             Self::Flag => "`true`, `false`".to_owned(),
             Self::Count { min, max } => format!("whole number, {}", Range(min, max)),
             Self::Integer { min, max } => format!("whole number, {}", Range(min, max)),
+            Self::Share => "number, 0 to 1".to_owned(),
             Self::CountOrOff { min, max } => format!("`\"off\"`, or a whole number, {}", Range(min, max)),
             Self::Size { min, max } => format!("size, {}", Range(min, max)),
             Self::Time { min, max } => format!("duration, {}", Range(min, max)),
@@ -95,6 +100,8 @@ pub(crate) struct Key {
     pub(crate) change: Change,
     /// The kinds of its table that have it, by their words. Empty: all of them.
     pub(crate) of: &'static [&'static str],
+    /// What of its value is not shown.
+    pub(crate) secret: Secret,
 }
 
 /// When a change of a key takes effect; what takes longer is the greater.
@@ -109,12 +116,12 @@ pub(crate) enum Change {
 impl Key {
     /// A key that may be left out.
     pub(crate) const fn new(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Self {
-        Self { name, kind, default: Some(default), doc, because: None, change: Change::Reload, of: &[] }
+        Self { name, kind, default: Some(default), doc, because: None, change: Change::Reload, of: &[], secret: Secret::None }
     }
 
     /// A key that has to be given.
     pub(crate) const fn required(name: &'static str, kind: Kind, doc: &'static str) -> Self {
-        Self { name, kind, default: None, doc, because: None, change: Change::Reload, of: &[] }
+        Self { name, kind, default: None, doc, because: None, change: Change::Reload, of: &[], secret: Secret::None }
     }
 
     /// The table that a section of its own describes.
@@ -136,6 +143,12 @@ impl Key {
     /// The same, where a change of it waits for the next start.
     pub(crate) const fn at_restart(mut self) -> Self {
         self.change = Change::Restart;
+        self
+    }
+
+    /// The same, where the value may hold a secret.
+    pub(crate) const fn secret(mut self, secret: Secret) -> Self {
+        self.secret = secret;
         self
     }
 

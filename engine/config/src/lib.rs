@@ -26,6 +26,7 @@
 
 mod check;
 mod config;
+mod credentials;
 mod errors;
 mod keys;
 mod parse;
@@ -34,6 +35,7 @@ mod reference;
 mod reload;
 mod render;
 mod routing;
+mod secrets;
 mod sections;
 mod suggest;
 mod targets;
@@ -43,8 +45,9 @@ mod value;
 
 pub use config::{
     Admin, Certificate, ClientCertificates, Config, CoreLimits, CoreOverride, CoreUse, Cores, Dns, Explain, Limits,
-    Listener, ListenerKind, Log, LogFormat, LogLevel, Server, Space, Tls, TlsStrength, TlsVersion,
+    Listener, ListenerKind, Log, LogFormat, LogLevel, LogRedaction, Server, Share, Space, Telemetry, Tls, TlsStrength, TlsVersion,
 };
+pub use credentials::Credentials;
 pub use errors::{Error, Errors};
 pub use reference::markdown;
 pub use reload::{Fixed, FixedListener};

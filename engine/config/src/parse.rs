@@ -5,10 +5,11 @@
 
 use crate::{
     config::Config,
+    credentials::Credentials,
     errors::{Errors, Fault, locate},
     reader::{Reader, Table},
     routing::Routing,
-    sections::{ROOT, bans, cores, dns, domain, limits, listener, route, screen, server, storage, target, tls},
+    sections::{ROOT, bans, cores, dns, domain, limits, listener, route, screen, server, storage, target, telemetry, tls},
 };
 use std::{collections::BTreeSet, ops::Range};
 use toml_edit::Document;
@@ -22,14 +23,22 @@ impl Config {
     /// # Errors
     /// Everything that is wrong with the text, in its order.
     pub fn parse(file_name: &str, text: &str) -> Result<Self, Errors> {
-        parse(text).map(|(config, _)| config).map_err(|faults| locate(file_name, text, faults))
+        Self::parse_with(file_name, text, &Credentials::Unresolved)
+    }
+
+    /// The same, with the paths of the credentials that it names.
+    ///
+    /// # Errors
+    /// Everything that is wrong with the text, in its order.
+    pub fn parse_with(file_name: &str, text: &str, credentials: &Credentials) -> Result<Self, Errors> {
+        parse(text, credentials).map(|(config, _)| config).map_err(|faults| locate(file_name, text, faults))
     }
 }
 
 /// The config, and the path of every key that was asked for.
-pub(crate) fn parse(text: &str) -> Result<(Config, BTreeSet<String>), Vec<Fault>> {
+pub(crate) fn parse(text: &str, credentials: &Credentials) -> Result<(Config, BTreeSet<String>), Vec<Fault>> {
     let Ok(document) = Document::parse(text) else { return Err(syntax_faults(text)) };
-    let reader = Reader::new(text);
+    let reader = Reader::new(text, credentials);
     let config = read(&reader.root(document.as_table(), &ROOT));
     let (faults, asked) = reader.finish();
     if faults.is_empty() { Ok((config, asked)) } else { Err(faults) }
@@ -83,6 +92,7 @@ fn read(root: &Table<'_>) -> Config {
         explain: server::explain(root),
         admin,
         log: server::log(root),
+        telemetry: telemetry::telemetry(root),
     }
 }
 

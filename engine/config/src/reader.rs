@@ -8,6 +8,8 @@
 //! It reads tables with headers, dotted keys, inline tables and arrays of either alike. It does not know any key.
 
 use crate::{
+    config::Share,
+    credentials::Credentials,
     errors::Fault,
     keys::{Choice, Key, Section, join},
     suggest, value,
@@ -81,14 +83,15 @@ impl<T> Setting<T> {
 /// The text of a file, and what was found wrong with it so far.
 pub(crate) struct Reader<'t> {
     text: &'t str,
+    credentials: &'t Credentials,
     faults: RefCell<Vec<Fault>>,
     /// The path of every key that was asked for; a test compares it with the reference.
     asked: RefCell<BTreeSet<String>>,
 }
 
 impl<'t> Reader<'t> {
-    pub(crate) fn new(text: &'t str) -> Self {
-        Self { text, faults: RefCell::default(), asked: RefCell::default() }
+    pub(crate) fn new(text: &'t str, credentials: &'t Credentials) -> Self {
+        Self { text, credentials, faults: RefCell::default(), asked: RefCell::default() }
     }
 
     /// The file itself as a table.
@@ -152,6 +155,11 @@ impl<'r> Entry<'r> {
 
     pub(crate) fn integer(&self) -> Option<i64> {
         self.value.and_then(Value::as_integer)
+    }
+
+    /// A number with a fraction, or without.
+    pub(crate) fn number(&self) -> Option<f64> {
+        self.value.and_then(|value| value.as_float().or_else(|| value.as_integer().map(|number| number as f64)))
     }
 
     pub(crate) fn flag(&self) -> Option<bool> {
@@ -259,6 +267,23 @@ impl<'r> Table<'r> {
         })
     }
 
+    /// A file that is read, perhaps one that the service manager hands over.
+    pub(crate) fn file(&self, name: &'static str) -> Setting<String> {
+        self.setting(name, String::new(), |entry, row| {
+            let text = entry.text().ok_or_else(|| entry.wants(&row.kind.wants()))?;
+            self.reader.credentials.resolve(text)
+        })
+    }
+
+    /// The same, or none where it is empty.
+    pub(crate) fn optional_file(&self, name: &'static str) -> Setting<Option<String>> {
+        let file = self.setting(name, String::new(), |entry, row| {
+            let text = entry.text().ok_or_else(|| entry.wants(&row.kind.wants()))?;
+            if text.is_empty() { Ok(String::new()) } else { self.reader.credentials.resolve(text) }
+        });
+        file.map(|file| (!file.is_empty()).then_some(file))
+    }
+
     /// A whole number in the range of its row.
     pub(crate) fn count(&self, name: &'static str, default: usize) -> Setting<usize> {
         self.setting(name, default, value::count)
@@ -278,6 +303,11 @@ impl<'r> Table<'r> {
     pub(crate) fn integer(&self, name: &'static str, default: i32) -> Setting<i32> {
         let saturated = |number: i64| i32::try_from(number).unwrap_or(if number < 0 { i32::MIN } else { i32::MAX });
         self.setting(name, i64::from(default), value::integer).map(saturated)
+    }
+
+    /// A number from 0 to 1.
+    pub(crate) fn share(&self, name: &'static str, default: Share) -> Setting<Share> {
+        self.setting(name, default, value::share)
     }
 
     /// Yes or no.

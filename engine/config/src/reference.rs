@@ -2,7 +2,7 @@
 
 use crate::{
     keys::{Change, Key, Section},
-    sections::{ROOT, bans, cores, dns, domain, limits, listener, route, screen, server, storage, target, tls},
+    sections::{ROOT, bans, cores, dns, domain, limits, listener, route, screen, server, storage, target, telemetry, tls},
 };
 use std::fmt::Write;
 
@@ -34,6 +34,7 @@ pub(crate) static SECTIONS: &[&Section] = &[
     &server::EXPLAIN,
     &server::ADMIN,
     &server::LOG,
+    &telemetry::TELEMETRY,
 ];
 
 const HEAD: &str = "\
@@ -53,6 +54,8 @@ and says so.
 - A **size** is a string with a unit, `\"4KiB\"`, `\"50MiB\"`, `\"8GiB\"` (powers of 1024), or a whole number of bytes.
 - A **duration** is a string with a unit: `\"500ms\"`, `\"30s\"`, `\"5m\"`, `\"4h\"`, `\"5d\"`.
 - A **core** is meant by the number that Linux gives the CPU, as in `/proc/cpuinfo`.
+- A **file** that is read, a certificate, a key, a secret or a list of recipients, is a path, or `\"credential:NAME\"`: the file of this
+  name that systemd hands to the service by `LoadCredential=NAME:FILE`, from `$CREDENTIALS_DIRECTORY`.
 ";
 
 /// The text of `docs/config.md`.
@@ -89,8 +92,9 @@ fn table(page: &mut String, section: &Section) {
         let because = key.because.map(|because| format!(" {because}.")).unwrap_or_default();
         let kinds: Vec<_> = key.of.iter().map(|kind| format!("`{kind}`")).collect();
         let only = if kinds.is_empty() { String::new() } else { format!(" Only for {}.", kinds.join(", ")) };
+        let secret = key.secret.told();
         let (name, documented) = (key.name, key.kind.documented());
-        let _ = writeln!(page, "| `{name}` | {documented} | {default} | {change} | {doc}{because}{only} |");
+        let _ = writeln!(page, "| `{name}` | {documented} | {default} | {change} | {doc}{because}{secret}{only} |");
     }
 }
 

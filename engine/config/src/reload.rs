@@ -5,7 +5,7 @@
 //! are rendered in, so a new key takes part by its row alone.
 
 use crate::{
-    config::{Config, CoreUse, Listener, ListenerKind},
+    config::{Admin, Config, CoreUse, Listener, ListenerKind},
     errors::Errors,
     keys::{Change, Key, Kind, join},
     reference::SECTIONS,
@@ -22,6 +22,10 @@ use toml_edit::{Document, TableLike};
 pub struct Fixed {
     /// The directory of its state, which it has locked.
     pub state_dir: String,
+    /// Who it has become, and its group.
+    pub user: Option<String>,
+    /// The group, where it is not that of the user.
+    pub group: Option<String>,
     /// The cores that its shards are pinned to.
     pub cores: CoreUse,
     /// Its sockets, sorted by name: their order does not matter.
@@ -30,10 +34,8 @@ pub struct Fixed {
     pub networks: NetworkLengths,
     /// Its logs.
     pub spool: ringpost_spool::Options,
-    /// Where it serves health and metrics.
-    pub admin_listen: Option<SocketAddr>,
-    /// The unix socket of its API.
-    pub admin_socket: Option<String>,
+    /// Where it serves health, metrics and its API, who may use that, and where changes are written down.
+    pub admin: Admin,
 }
 
 /// The part of a listener that stays as it is.
@@ -62,13 +64,20 @@ impl Config {
         listeners.sort_by(|one, other| one.name.cmp(&other.name));
         Fixed {
             state_dir: self.server.state_dir.clone(),
+            user: self.server.user.clone(),
+            group: self.server.group.clone(),
             cores: self.cores.using.clone(),
             listeners,
             networks: self.policy.ledger.networks,
             spool: self.spool,
-            admin_listen: self.admin.listen,
-            admin_socket: self.admin.socket.clone(),
+            admin: self.admin.clone(),
         }
+    }
+
+    /// Every key by its path with its value as a file has it, but for what may be a secret.
+    pub fn values(&self) -> BTreeMap<String, String> {
+        let values = Values::of_text(&self.render()).values.into_iter();
+        values.map(|(path, value)| (path, value.text.trim().to_owned())).collect()
     }
 
     /// The path of every key that differs in `new`, sorted. Tables of a list go by their names, as in
@@ -93,6 +102,8 @@ impl Config {
     pub fn reloaded(&self, new: &Self) -> Result<Self, Errors> {
         let mut next = new.clone();
         next.server.state_dir.clone_from(&self.server.state_dir);
+        next.server.user.clone_from(&self.server.user);
+        next.server.group.clone_from(&self.server.group);
         next.cores.using.clone_from(&self.cores.using);
         next.listeners.clone_from(&self.listeners);
         for listener in &mut next.listeners {
@@ -168,8 +179,12 @@ struct Path {
 
 impl Values {
     fn of(config: &Config) -> Self {
-        let (text, mut values) = (config.render_in_full(), Self::default());
-        let document = Document::parse(text.as_str());
+        Self::of_text(&config.render_in_full())
+    }
+
+    fn of_text(text: &str) -> Self {
+        let mut values = Self::default();
+        let document = Document::parse(text);
         debug_assert!(document.is_ok(), "what is rendered is TOML");
         if let Ok(document) = document {
             values.walk(document.as_table(), &Path::default());
@@ -240,6 +255,19 @@ mod tests {
     const DOMAIN_B: &str = "[[domain]]\nname = 'b.org'\ntarget = 'local'\n";
 
     #[test]
+    fn values_by_their_paths() {
+        let values = parse("limits.bytes_per_ip = '3MiB'\n[[target]]\nname = 'a'\nkind = 'webhook'\nurl = 'https://a/?b'").values();
+        for (path, value) in [
+            ("limits.bytes_per_ip", "\"3MiB\""),
+            ("limits.recipients", "1000"),
+            ("cores.limits.connections", "20000"),
+            ("target[a].url", "\"https://a/?***\""),
+        ] {
+            assert_eq!(values.get(path).map(String::as_str), Some(value), "{path}");
+        }
+    }
+
+    #[test]
     fn values_differ() {
         check("", "", &[], &[]);
         check("", "limits.messages_per_ip = 5", &["limits.messages_per_ip"], &[]);
@@ -302,21 +330,24 @@ mod tests {
         );
         let new = parse(
             "[[listener]]\nname = 'c'\naddress = ['127.0.0.1:27']\n[[listener]]\nname = 'a'\naddress = \
-             ['127.0.0.1:28']\nproxy_from = ['10.0.0.1']\n[server]\nstate_dir = 'x'\nhostname = 'mx.example.org'\n\
-             [cores]\nuse = 1\n[spool]\nbatch_max = '1MiB'\n[admin]\nlisten = 'off'\nsocket = 'off'\n\
+             ['127.0.0.1:28']\nproxy_from = ['10.0.0.1']\n[server]\nstate_dir = 'x'\nuser = 'mail'\ngroup = 'mail'\nhostname = 'mx.example.org'\n\
+             [cores]\nuse = 1\n[spool]\nbatch_max = '1MiB'\n[admin]\nlisten = 'off'\nsocket = 'off'\noperators = ['a']\nreaders = ['b']\naudit = ''\n\
              [limits]\nnetwork_v6 = 56\nmessages_per_ip = 5\n[log]\nlevel = 'warn'",
         );
         let next = old.reloaded(&new).expect("the two go together");
         assert_eq!(next.fixed(), old.fixed());
         assert_eq!(next.listeners.iter().map(|listener| listener.proxy_from.len()).collect::<Vec<_>>(), [1, 0]);
         assert_eq!(next.policy.ledger.messages_per_ip, Some(5));
-        assert_eq!((next.smtp.hostname.as_str(), next.log), ("mx.example.org", new.log));
+        assert_eq!((next.smtp.hostname.as_str(), &next.log), ("mx.example.org", &new.log));
         let restart = next.differences_that_need_restart(&new);
         assert_eq!(next.differences(&new), restart, "nothing but what waits is left");
         assert_eq!(
             restart,
             [
+                "admin.audit",
                 "admin.listen",
+                "admin.operators",
+                "admin.readers",
                 "admin.socket",
                 "cores.use",
                 "limits.network_v4",
@@ -324,7 +355,9 @@ mod tests {
                 "listener[a].address",
                 "listener[b]",
                 "listener[c]",
+                "server.group",
                 "server.state_dir",
+                "server.user",
                 "spool.batch_max",
             ]
         );

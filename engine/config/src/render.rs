@@ -1,11 +1,13 @@
 //! The effective config as a file, for `config show`.
 //!
 //! Every key is written, also those at their default, in the order of the reference page. What is written reads back
-//! to an equal config, but for the header fields of webhooks: their values may be secrets, and are not shown.
+//! to an equal config, but for what may be a secret: the rows of the keys say which that is, and it is not shown.
 
 use crate::{
     config::{Certificate, Config, CoreLimits, CoreUse},
-    keys::{Choice, name_of},
+    keys::{Choice, Section, name_of},
+    reference::SECTIONS,
+    secrets::Secret,
     sections::target::KindName,
     targets::{HopOptions, Target, TargetKind, WebhookOptions},
 };
@@ -46,6 +48,9 @@ impl Config {
         page.text("hostname", &self.server.hostname);
         page.text("state_dir", &self.server.state_dir);
         page.quoted("drain_timeout", self.server.drain_timeout);
+        page.quoted("stall_timeout", self.server.stall_timeout);
+        page.optional("user", self.server.user.as_deref());
+        page.optional("group", self.server.group.as_deref());
 
         page.section("[cores]");
         match &self.cores.using {
@@ -240,10 +245,26 @@ impl Config {
         page.section("[admin]");
         page.text("listen", &self.admin.listen.map_or_else(|| "off".to_owned(), |address| address.to_string()));
         page.text("socket", self.admin.socket.as_deref().unwrap_or("off"));
+        page.texts("operators", &self.admin.operators);
+        page.texts("readers", &self.admin.readers);
+        page.optional("audit", self.admin.audit.as_deref());
 
         page.section("[log]");
         page.choice("format", self.log.format);
         page.choice("level", self.log.level);
+        let modules: InlineTable =
+            self.log.modules.iter().map(|(name, level)| (name.as_str(), name_of(*level))).collect();
+        page.bare("modules", modules);
+        page.texts("redact", self.log.redact.iter().map(|kind| name_of(*kind)));
+        page.bare("flood", self.log.flood.unwrap_or(0));
+
+        let telemetry = &self.telemetry;
+        page.section("[telemetry]");
+        page.optional("endpoint", telemetry.endpoint.as_deref());
+        page.bare("sample", telemetry.sample);
+        page.quoted("timeout", telemetry.timeout);
+        page.optional("ca", telemetry.ca.as_deref());
+        page.optional("headers_file", telemetry.headers_file.as_deref());
     }
 }
 
@@ -292,13 +313,10 @@ fn render_webhook(page: &mut Page, webhook: &WebhookOptions) {
     page.optional("ca", webhook.ca.as_deref());
     page.certificate("cert", "key", webhook.certificate.as_ref());
     page.quoted("timeout", webhook.timeout);
-    let shown = |value| if page.secrets { value } else { SECRET };
-    let headers: InlineTable = webhook.headers.iter().map(|(name, value)| (name.as_str(), shown(value))).collect();
+    let shown = |(name, value): &(String, String)| (name.clone(), page.shown("headers", value));
+    let headers: InlineTable = webhook.headers.iter().map(shown).collect();
     page.bare("headers", headers);
 }
-
-/// What stands in the place of what may be a secret.
-const SECRET: &str = "***";
 
 fn answers(first: Ipv4Addr, last: Ipv4Addr) -> String {
     if first == last { first.to_string() } else { format!("{first}-{last}") }
@@ -315,6 +333,8 @@ fn core_limits(page: &mut Page, prefix: &str, limits: &CoreLimits) {
 #[derive(Default)]
 struct Page {
     text: String,
+    /// The section that is being written.
+    section: Option<&'static Section>,
     /// Whether secrets are written too.
     secrets: bool,
 }
@@ -323,6 +343,13 @@ impl Page {
     fn section(&mut self, header: &str) {
         let gap = if self.text.is_empty() { "" } else { "\n" };
         let _ = writeln!(self.text, "{gap}{header}");
+        self.section = SECTIONS.iter().find(|section| section.header == header).copied();
+    }
+
+    /// The value of a key, less what its row says not to be shown.
+    fn shown(&self, key: &str, value: &str) -> String {
+        let row = self.section.and_then(|section| section.key(key)).filter(|_| !self.secrets);
+        row.map_or(Secret::None, |row| row.secret).hide(value)
     }
 
     /// A key whose value is its own text form in TOML.
@@ -341,6 +368,7 @@ impl Page {
 
     /// A key with any text.
     fn text(&mut self, key: &str, value: &str) {
+        let value = self.shown(key, value);
         self.bare(key, Value::from(value));
     }
 
@@ -401,7 +429,8 @@ mod tests {
              'c'\n key = 'd'\n[limits]\nmessage_size = 65537\nconnections = 9\n[smtp]\nbare_newline = 'repair'\n\
              [[domain]]\nname = 'a.org'\nrecipients = ['o\"brien', 'b']\ntarget = 'x'\n\
              [[domain]]\nname = 'b.org'\ntarget = 'y'\n[[target]]\nname = 'x'\nkind = 'maildir'\npath = '{address}'\n\
-             [[target]]\nname = 'y'\nkind = 'discard'\n[admin]\nlisten = 'off'\n[log]\nformat = 'text'\nlevel = 'warn'",
+             [[target]]\nname = 'y'\nkind = 'discard'\n[admin]\nlisten = 'off'\n[log]\nformat = 'text'\nlevel = 'warn'\nredact = ['client', 'mail']\n\
+             flood = 0\nmodules = { serve = 'debug', 'net::tls' = 'trace' }",
         );
         check("cores.use = 3\ncores.limits.spool_backlog = 100001");
     }
@@ -432,7 +461,8 @@ mod tests {
              answers = ['127.0.0.2', '127.0.0.3-127.0.1.0']\n[[screen.list]]\nzone = 'c.d'\nweight = 2\n\
              [greylist]\nmode = 'suspicious'\ndelay = '1s'\nwindow = '2s'\nlifetime = '3s'\nnetwork_passes = 4\n\
              entries = 500\n[[domain]]\nname = 'a.org'\nrecipients = { file = 'ä\"' }\nsubaddress = ''\n\
-             tls_required = true\ntarget = 'local'\n[explain]\nmemory = 0\n[admin]\nsocket = '/run/a \"b'",
+             tls_required = true\ntarget = 'local'\n[explain]\nmemory = 0\n[admin]\nsocket = '/run/a \"b'\n\
+             operators = ['anna', '@adm']\nreaders = ['@monitoring']\naudit = ''",
         );
     }
 
@@ -461,7 +491,17 @@ mod tests {
     fn what_may_be_a_secret_is_not_shown() {
         let rendered = Config::parse("f", ROUTES).expect("the text has no fault").render();
         assert!(rendered.contains("headers = { b = \"***\", \"a.c\" = \"***\" }"), "{rendered}");
+        assert!(rendered.contains("url = \"https://d/?***\""), "{rendered}");
         assert!(!rendered.contains("secret \\\""), "{rendered}");
         assert!(Config::parse("rendered", &rendered).is_ok(), "{rendered}");
+        let key = "0123456789abcdefghij012345";
+        let text = format!(
+            "[[screen.list]]\nzone = '{key}.zen.example.org'\nweight = 5\n[telemetry]\nendpoint = 'https://o.example/{key}'"
+        );
+        let config = Config::parse("f", &text).unwrap_or_else(|errors| panic!("{errors}"));
+        let rendered = config.render();
+        assert!(!rendered.contains(key), "{rendered}");
+        assert!(rendered.contains("zone = \"***.zen.example.org\""), "{rendered}");
+        assert!(config.render_in_full().matches(key).count() == 2, "nothing is lost where it is compared");
     }
 }

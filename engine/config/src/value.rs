@@ -1,6 +1,7 @@
 //! Values of one key: numbers, sizes, durations and words, in the range that the key's row gives.
 
 use crate::{
+    config::Share,
     keys::{Choice, Key, Kind, Range as Bounds, names},
     reader::{Entry, Trouble},
     suggest,
@@ -44,6 +45,12 @@ pub(crate) fn count_or_off(entry: &Entry<'_>, row: &Key) -> Result<Option<u64>, 
         Some(number) => Ok(Some(number)),
         None => Err(out_of_range(&number.to_string(), &Bounds(min, max), row)),
     }
+}
+
+/// A number from 0 to 1.
+pub(crate) fn share(entry: &Entry<'_>, row: &Key) -> Result<Share, Trouble> {
+    let number = entry.number().ok_or_else(|| entry.wants(&row.kind.wants()))?;
+    Share::of(number).ok_or_else(|| out_of_range(entry.raw, &Bounds(0, 1), row))
 }
 
 /// Yes or no.

@@ -53,6 +53,7 @@ catalogue! {
         TlsHandshakes12 = "ringpost_tls_handshakes_total" ["version" = "1.2"], "Completed TLS handshakes, by protocol version.";
         TlsHandshakes13 = "ringpost_tls_handshakes_total" ["version" = "1.3"], "Completed TLS handshakes, by protocol version.";
         TlsResumed = "ringpost_tls_resumed_total", "Completed TLS handshakes that resumed an earlier session.";
+        FiltersPanicked = "ringpost_filters_panicked_total", "Checks of clients and messages ended by a panic in the server; each is a bug, the client was asked to come again.";
         StarttlsInjections = "ringpost_starttls_injections_total", "Sessions that sent bytes after STARTTLS before the handshake; the bytes are thrown away.";
         RepliesPositive = "ringpost_smtp_replies_total" ["class" = "2xx"], "SMTP replies by first digit.";
         RepliesIntermediate = "ringpost_smtp_replies_total" ["class" = "3xx"], "SMTP replies by first digit.";
@@ -147,6 +148,7 @@ catalogue! {
         MeshFull = "ringpost_mesh_full_total", "Questions to other shards that found no room or no answer in time; the client was served as if no limit were met.";
         LedgerOverflow = "ringpost_ledger_overflow_total", "Addresses that were not counted because the ledger was full; they were served as if no limit were met.";
         LogDropped = "ringpost_log_dropped_total", "Log lines dropped because the reader of standard output did not keep up.";
+        LogSampled = "ringpost_log_sampled_total", "Log lines left out because more than log.flood of their kind came in a second.";
     }
 }
 
@@ -188,13 +190,30 @@ catalogue! {
         SpoolSync = "ringpost_spool_sync_seconds", "One write and fdatasync of the spool log.";
         Attempt = "ringpost_attempt_seconds", "One delivery attempt at a target, whatever came of it.";
         Delivery = "ringpost_delivery_seconds", "From a message's acceptance to its settlement.";
+        StageAccept = "ringpost_stage_seconds" ["stage" = "accept"], "Time of each stage of a session or a message: from a connection's being taken to its banner's being sent.";
+        StageTls = "ringpost_stage_seconds" ["stage" = "tls"], "Time of each stage of a session or a message: from the first byte of a TLS handshake to its end.";
+        StageHelo = "ringpost_stage_seconds" ["stage" = "helo"], "Time of each stage of a session or a message: HELO, EHLO or LHLO, from its line to its reply.";
+        StageMail = "ringpost_stage_seconds" ["stage" = "mail"], "Time of each stage of a session or a message: MAIL, from its line to its reply.";
+        StageRcpt = "ringpost_stage_seconds" ["stage" = "rcpt"], "Time of each stage of a session or a message: RCPT, from its line to its reply.";
+        StageData = "ringpost_stage_seconds" ["stage" = "data"], "Time of each stage of a session or a message: DATA or the first BDAT, from its line to the go-ahead.";
+        StageStarttls = "ringpost_stage_seconds" ["stage" = "starttls"], "Time of each stage of a session or a message: STARTTLS, from its line to its reply.";
+        StageOther = "ringpost_stage_seconds" ["stage" = "other"], "Time of each stage of a session or a message: any other command, and any that is refused by its form or order, from its line to its reply.";
+        StageCheckLimits = "ringpost_stage_seconds" ["stage" = "check_limits"], "Time of each stage of a session or a message: asking the owner of an address whether a limit is met.";
+        StageCheckScreen = "ringpost_stage_seconds" ["stage" = "check_screen"], "Time of each stage of a session or a message: waiting for the evidence about a host, and judging it.";
+        StageCheckGreylist = "ringpost_stage_seconds" ["stage" = "check_greylist"], "Time of each stage of a session or a message: asking the owner of a network about a triplet.";
+        StageCheckRecipient = "ringpost_stage_seconds" ["stage" = "check_recipient"], "Time of each stage of a session or a message: finding out whether a recipient exists, and where its mail goes.";
+        StageBody = "ringpost_stage_seconds" ["stage" = "body"], "Time of each stage of a session or a message: from the go-ahead to the last byte.";
+        StageSpoolWait = "ringpost_stage_seconds" ["stage" = "spool_wait"], "Time of each stage of a session or a message: from the last byte to the proof that the message is in good hands.";
+        StageDelivery = "ringpost_stage_seconds" ["stage" = "delivery"], "Time of each stage of a session or a message: from the acceptance to the settlement.";
         Stall = "ringpost_shard_lag_seconds", "How much later than asked the shard's heartbeat ran: the delay any session sees.";
     }
 }
 
 /// Upper bounds of the histogram buckets, in seconds; one more bucket takes what is above the last.
-pub const BUCKETS: [f64; 16] =
-    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0];
+pub const BUCKETS: [f64; 19] = [
+    0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0,
+    5.0, 30.0, 300.0,
+];
 
 #[cfg(test)]
 mod tests {

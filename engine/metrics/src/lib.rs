@@ -2,7 +2,7 @@
 //!
 //! A shard owns one [`Block`] and is its only writer; a scrape reads it from another thread. Counting is a plain load
 //! and store on a cache line no other core writes (0.3 ns measured), so nothing on the path of a message is shared.
-//! Publishing the blocks to a collector is the work of `shards/admin`.
+//! What belongs to no shard is a list of [`ProcessReading`]s. Publishing both to a collector is the work of `shards/admin`.
 //!
 //! ```
 //! use ringpost_metrics::{Block, Counter, Gauge, Timing};
@@ -15,8 +15,10 @@
 
 mod block;
 mod catalogue;
+mod process;
 mod reference;
 
 pub use block::{Block, BucketReading};
 pub use catalogue::{BUCKETS, Counter, Family, Gauge, Timing};
+pub use process::{ProcessFamily, ProcessGauge, ProcessReading};
 pub use reference::markdown;

@@ -42,7 +42,7 @@ pub use client::{ClientInfo, ClientName, ClientProtocol, ForwardInfo};
 pub use command::{BodyKind, Mail, Rcpt};
 pub use dsn::{MailDsn, Notify, Ret, to_orcpt};
 pub use options::{BareNewline, Options, Protocol, TlsUse, Trust};
-pub use reply::{Class, Reply, SessionLimit, Tally, replies};
+pub use reply::{Answered, Class, Reply, SessionLimit, Tally, replies};
 pub use ringpost_base::Accepted;
 pub use session::{Abandoned, Session, Setup, Step};
 

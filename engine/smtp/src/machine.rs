@@ -3,7 +3,7 @@
 use crate::body::{Body, Fault};
 use crate::command::Chunk;
 use crate::options::{Options, Protocol, TlsUse};
-use crate::reply::{Class, Reply, Tag, Tally, replies};
+use crate::reply::{Answered, Class, Reply, Tag, Tally, replies};
 use crate::session::{Abandoned, Setup, Step};
 use crate::{LINE_MAX, verbs};
 use memchr::memchr;
@@ -100,6 +100,7 @@ pub(crate) struct Core {
     pub(crate) transaction: Option<Transaction>,
     pub(crate) spent: Spent,
     pub(crate) tally: Tally,
+    pub(crate) answered: Answered,
     opening: Opening,
     /// Something was refused: from then on each reply shows the session's id.
     refused: bool,
@@ -139,6 +140,7 @@ impl Core {
             transaction: None,
             spent: Spent::default(),
             tally: Tally::default(),
+            answered: Answered::default(),
             opening: Opening::EmptyLines(0),
             refused: false,
             refusal: None,
@@ -189,7 +191,10 @@ impl Core {
         let line = window[..newline].strip_suffix(b"\r").and_then(|line| std::str::from_utf8(line).ok());
         let step = match line.filter(|line| printable(line)) {
             Some(line) => verbs::run(self, line, out),
-            None => self.refuse_line(replies::LINE_MALFORMED, is_bdat(window), out),
+            None => {
+                self.answered.others = self.answered.others.saturating_add(1);
+                self.refuse_line(replies::LINE_MALFORMED, is_bdat(window), out)
+            }
         };
         (newline + 1, step)
     }
@@ -214,6 +219,7 @@ impl Core {
             Some(newline) => {
                 self.state = State::Command;
                 self.opening = Opening::Past;
+                self.answered.others = self.answered.others.saturating_add(1);
                 (newline + 1, self.refuse_line(replies::LINE_TOO_LONG, bdat, out))
             }
         }

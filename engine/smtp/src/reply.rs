@@ -135,6 +135,15 @@ pub struct Tally {
     limits: [u16; SessionLimit::ALL.len()],
 }
 
+/// Commands that the session answered by itself: by their nature, their form or their order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Answered {
+    /// HELO, EHLO and LHLO.
+    pub greetings: u16,
+    /// All others.
+    pub others: u16,
+}
+
 /// A limit that a session meets by itself, whatever else the server carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionLimit {
@@ -255,6 +264,7 @@ table! {
     PROXY_UNEXPECTED = 554 "5.7.1" "no PROXY header is taken from this address";
     XCLIENT_DENIED = 550 "5.7.0" "not authorized to speak for other clients";
     INTERNAL = 421 "4.3.0" "internal error, closing connection";
+    CHECK_FAILED = 451 "4.3.0" "internal error in a check, try again later";
     STORAGE_FAILED = 451 "4.3.0" "message could not be stored, try again later";
     STORAGE_FULL = 452 "4.3.1" "not enough storage, try again later";
     NEXT_HOP_UNAVAILABLE = 451 "4.4.1" "the next hop did not take the message, try again later";

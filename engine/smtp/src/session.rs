@@ -12,7 +12,7 @@ use crate::command::{Mail, Rcpt};
 use crate::greeting::banner;
 use crate::machine::{AfterSkip, Core, REPLIES_MAX, State, Transaction};
 use crate::options::{Options, Protocol, TlsUse, Trust};
-use crate::reply::{Class, Line, Reply, Tally, replies};
+use crate::reply::{Answered, Class, Line, Reply, Tally, replies};
 use ringpost_base::{Entropy, SessionId, SessionIds, ShardId, Timestamp};
 use std::{fmt::Write, marker::PhantomData, rc::Rc};
 
@@ -303,6 +303,11 @@ impl<A: Accepted> Session<A> {
         self.core.refusal.take()
     }
 
+    /// Commands that the session answered by itself since this was last asked.
+    pub fn take_answered(&mut self) -> Answered {
+        std::mem::take(&mut self.core.answered)
+    }
+
     /// Replies and errors since this was last asked.
     pub fn take_tally(&mut self) -> Tally {
         std::mem::take(&mut self.core.tally)
@@ -320,6 +325,28 @@ mod tests {
         fn id(&self) -> SpoolId {
             SpoolId::from_bytes([0; 16])
         }
+    }
+
+    #[track_caller]
+    fn check_answered(input: &[u8], want: (u16, u16)) {
+        let mut session = Session::<Never>::new(Setup::example());
+        let (mut body, mut out) = (Vec::new(), Vec::new());
+        session.advance(input, &mut body, &mut out);
+        let Answered { greetings, others } = session.take_answered();
+        assert_eq!((greetings, others), want, "{}", String::from_utf8_lossy(input));
+        assert_eq!(session.take_answered(), Answered::default());
+    }
+
+    #[test]
+    fn what_is_answered_without_the_caller_is_counted() {
+        check_answered(b"", (0, 0));
+        check_answered(b"EHLO a.example\r\n", (1, 0));
+        check_answered(b"ehlo a.example\r\nHELO b.example\r\nNOOP\r\nWRONG\r\n\xff\r\nRSE", (2, 3));
+        // What the caller decides about is counted by the caller.
+        check_answered(b"EHLO a.example\r\nRSET\r\nMAIL FROM:<>\r\nRCPT TO:<a@b.example>\r\n", (1, 1));
+        check_answered(b"EHLO a.example\r\nSTARTTLS\r\nNOOP\r\n", (1, 0));
+        check_answered(b"MAIL FROM:<>\r\nQUIT\r\n", (0, 2));
+        check_answered(&[&[b'x'; 5000][..], b"\r\n"].concat(), (0, 1));
     }
 
     /// Octets of a session that idles: there are tens of thousands of them.

@@ -82,10 +82,22 @@ static VERBS: [Verb; 17] = [
     Verb { line_max: LINE_MAX, ..verb("PROXY", Words::Any, After::Nothing, true, proxy) },
 ];
 
-/// Runs one command line, without its line end.
+/// Runs one command line, without its line end. What is answered here and now is counted.
 pub(crate) fn run(core: &mut Core, line: &str, out: &mut Vec<u8>) -> Option<Step> {
     let line = line.trim_end_matches([' ', '\t']);
     let (name, arguments) = line.split_once(' ').unwrap_or((line, ""));
+    let written = out.len();
+    let step = apply(core, line, name, arguments, out);
+    if out.len() > written && step != Some(Step::StartTls) {
+        let is_greeting = ["EHLO", "HELO", "LHLO"].iter().any(|verb| verb.eq_ignore_ascii_case(name));
+        let answered = &mut core.answered;
+        let row = if is_greeting { &mut answered.greetings } else { &mut answered.others };
+        *row = row.saturating_add(1);
+    }
+    step
+}
+
+fn apply(core: &mut Core, line: &str, name: &str, arguments: &str, out: &mut Vec<u8>) -> Option<Step> {
     let arguments = arguments.trim_start_matches(' ');
     // RFC 5321 section 2.4: verbs are written in either case.
     let known = |verb: &&Verb| verb.on == On::Both || verb.on == On::Only(core.setup.protocol);

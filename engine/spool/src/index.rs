@@ -310,6 +310,18 @@ impl Index {
         Some(Location { slot, sequence: segment.sequence, key: segment.key, offset: u64::from(offset), len })
     }
 
+    /// The handle of the first durable message from this handle on.
+    pub(crate) fn durable_from(&self, handle: u32) -> Option<u32> {
+        let mut handle = handle as usize;
+        while let Some(node) = self.chunks.get(handle / CHUNK).and_then(|chunk| chunk.get(handle % CHUNK)) {
+            if node.place.slot != NOWHERE.slot {
+                return Some(handle as u32);
+            }
+            handle += 1;
+        }
+        None
+    }
+
     /// Handles of all messages that are durable, in no order that means anything.
     pub(crate) fn handles(&self) -> impl Iterator<Item = u32> {
         let handles = (0u32..).zip(self.chunks.iter().flatten());

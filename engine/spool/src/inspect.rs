@@ -106,33 +106,58 @@ pub(crate) enum Step<'a> {
 /// torn batch may have left some. What is known to have been synced up to `sealed` is damaged where it is no record; behind
 /// it only where another batch follows.
 pub(crate) fn walk<'a>(header: &SegmentHeader, bytes: &'a [u8], sealed: u64, step: &mut dyn FnMut(Step<'a>)) -> u64 {
-    let mut at = BLOCK;
-    let mut gaps: Vec<(usize, usize)> = Vec::new();
-    // Records stand behind one another, batches at the next block: whatever is between is zeros, or something went wrong.
-    while let Some((start, raw)) = next_record(bytes, at, header.key) {
+    let mut walk = Walk::new(*header, sealed);
+    while walk.go_on(bytes, step) {}
+    walk.end(bytes, step)
+}
+
+/// The same, record by record, for who has something else to do in between.
+pub(crate) struct Walk {
+    header: SegmentHeader,
+    sealed: u64,
+    at: usize,
+    gaps: Vec<(usize, usize)>,
+}
+
+impl Walk {
+    pub(crate) fn new(header: SegmentHeader, sealed: u64) -> Self {
+        Self { header, sealed, at: BLOCK, gaps: Vec::new() }
+    }
+
+    /// Goes to the next record; false if there is none.
+    pub(crate) fn go_on<'a>(&mut self, bytes: &'a [u8], step: &mut dyn FnMut(Step<'a>)) -> bool {
+        // Records stand behind one another, batches at the next block: whatever is between is zeros, or something went wrong.
+        let at = self.at;
+        let Some((start, raw)) = next_record(bytes, at, self.header.key) else { return false };
         let gap = bytes[at..start].iter().any(|byte| *byte != 0);
         // Format 1 does not say where batches begin.
-        if gap && (header.version == 1 || (at as u64) < sealed) {
+        if gap && (self.header.version == 1 || (at as u64) < self.sealed) {
             step(Step::Damage { offset: at as u64, len: (start - at) as u64 });
         } else if gap {
-            gaps.push((at, start));
+            self.gaps.push((at, start));
         }
         if raw.begins_batch {
-            for (from, to) in gaps.drain(..) {
+            for (from, to) in self.gaps.drain(..) {
                 step(Step::Damage { offset: from as u64, len: (to - from) as u64 });
             }
         }
-        at = start + raw.len();
+        self.at = start + raw.len();
         step(Step::Record { at: start, raw });
+        true
     }
-    if (at as u64) < sealed {
-        step(Step::Damage { offset: at as u64, len: sealed - at as u64 });
+
+    /// Looks at what is behind the last record; gives where all is whole up to.
+    pub(crate) fn end<'a>(&self, bytes: &'a [u8], step: &mut dyn FnMut(Step<'a>)) -> u64 {
+        let Self { header, sealed, at, gaps } = self;
+        if (*at as u64) < *sealed {
+            step(Step::Damage { offset: *at as u64, len: sealed - *at as u64 });
+        }
+        let torn = gaps.first().map(|(from, _)| *from);
+        if let Some(offset) = torn.or_else(|| torn_record(bytes, (*at).max(*sealed as usize), header.key)) {
+            step(Step::TornTail { offset: offset as u64 });
+        }
+        gaps.first().map_or(*at, |(from, _)| *from) as u64
     }
-    let torn = gaps.first().map(|(from, _)| *from).or_else(|| torn_record(bytes, at.max(sealed as usize), header.key));
-    if let Some(offset) = torn {
-        step(Step::TornTail { offset: offset as u64 });
-    }
-    gaps.first().map_or(at, |(from, _)| *from) as u64
 }
 
 /// The next whole and true record at `from` or behind it, and where it begins.

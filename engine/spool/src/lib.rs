@@ -60,7 +60,7 @@ pub use operation::{Completion, Entry, Failure, Location, MessageParts, Op, Slot
 pub use options::{Options, SEGMENT_SIZE_MAX};
 pub use receipt::Receipt;
 pub use record::{BodyFile, Content, MessageRecord, RecordError, parse_message};
-pub use recovery::{Damage, Lost, Recovered, Recovery};
+pub use recovery::{Damage, Live, Lost, Reading, Recovered, Recovery};
 pub use replica::{Quorum, QuorumState, Replica, ReplicaId};
 pub use segment::{FORMAT_VERSION, PINNED_MAX, SegmentHeader, UnknownVersion};
 

@@ -12,7 +12,7 @@
 //! What is read of a message is what the caller makes of its envelope: so a million envelopes need not be held.
 
 use crate::index::{Flags, Index, Node, Place};
-use crate::inspect::{Step, walk};
+use crate::inspect::{Step, Walk};
 use crate::log::Spare;
 use crate::operation::{Location, Slot};
 use crate::record::{self, Elsewhere, Kind, Raw};
@@ -66,6 +66,16 @@ struct LetGo<D> {
     size: u64,
     flags: Flags,
     digest: D,
+}
+
+/// Records taken in one step: of the usual size, less than a millisecond's work.
+const RECORDS_AT_ONCE: usize = 64;
+
+/// A segment of which some records are taken: see [`Recovery::begin`].
+pub struct Reading {
+    slot: Slot,
+    header: SegmentHeader,
+    walk: Walk,
 }
 
 /// Reads a log back.
@@ -196,18 +206,33 @@ impl<D> Recovery<D> {
         bytes: &[u8],
         digest: &mut dyn FnMut(SpoolId, &[u8]) -> D,
     ) {
+        let mut reading = self.begin(slot, header);
+        while self.go_on(&mut reading, bytes, digest) {}
+    }
+
+    /// Begins to take a segment, some records at a time: for who has something else to do in between.
+    pub fn begin(&self, slot: Slot, header: &SegmentHeader) -> Reading {
         let next = self.headers.range(header.sequence.saturating_add(1)..).next().map(|(_, (_, next))| next);
         let sealed = next.filter(|next| next.previous == header.sequence).map_or(0, |next| next.previous_end);
-        let mut damage = Vec::new();
-        let end = walk(header, bytes, sealed, &mut |step| match step {
+        Reading { slot, header: *header, walk: Walk::new(*header, sealed) }
+    }
+
+    /// Takes the next few records of a segment, of which all bytes are given each time; false once there are no more.
+    pub fn go_on(&mut self, reading: &mut Reading, bytes: &[u8], digest: &mut dyn FnMut(SpoolId, &[u8]) -> D) -> bool {
+        let Reading { slot, header, walk } = reading;
+        let (slot, mut damage) = (*slot, Vec::new());
+        let mut step = |step: Step<'_>| match step {
             Step::Record { at, raw } => self.take(slot, header, at, &raw, digest),
             Step::Damage { offset, len } => damage.push(Damage { slot, offset, len }),
             Step::TornTail { .. } => {}
-        });
-        if let Some(segment) = self.index.segments.get_mut(slot) {
+        };
+        let more = (0..RECORDS_AT_ONCE).all(|_| walk.go_on(bytes, &mut step));
+        let end = (!more).then(|| walk.end(bytes, &mut step));
+        if let (Some(end), Some(segment)) = (end, self.index.segments.get_mut(slot)) {
             segment.end = end;
         }
         self.damage.extend(damage);
+        more
     }
 
     fn take(
@@ -321,6 +346,16 @@ impl<D> Recovery<D> {
         self.index.locate(self.index.find(id)?)
     }
 
+    /// Bytes of the records of messages found so far, about: what a copy of them takes.
+    pub fn live_bytes(&self) -> u64 {
+        self.index.segments.live_bytes
+    }
+
+    /// The messages alive in a log that is not to be gone on with, and where each lies, in no order that means anything.
+    pub fn into_live(self) -> Live<D> {
+        Live { recovery: self, next: 0 }
+    }
+
     /// The log as it stands, and the messages alive in it, oldest first.
     pub fn finish(mut self, options: Options, entropy: Entropy) -> (Spool, Vec<Recovered<D>>) {
         let mut handles: Vec<(SpoolId, u32)> =
@@ -328,16 +363,7 @@ impl<D> Recovery<D> {
         handles.sort_unstable();
         let mut live = Vec::with_capacity(handles.len());
         for (id, handle) in handles {
-            let node = self.index.node(handle);
-            let Some(digest) = self.digests[handle as usize].take() else { continue };
-            let state = node.state.clone().unwrap_or_default();
-            let (legacy_done, state) = if node.flags.has(Flags::LEGACY) {
-                (record::progress_of(&state), Box::default())
-            } else {
-                (Vec::new(), state)
-            };
-            let (size, has_body_file) = (node.size, node.flags.has(Flags::BODY_FILE));
-            live.push(Recovered { id, digest, size, has_body_file, state, legacy_done });
+            live.extend(self.recovered(id, handle));
         }
         let mut spool = Spool::over(self.index, options, entropy);
         spool.next_sequence = self.next_sequence;
@@ -348,5 +374,41 @@ impl<D> Recovery<D> {
         pinned.into_iter().for_each(|slot| spool.unpin(slot));
         spool.free_dead();
         (spool, live)
+    }
+
+    fn recovered(&mut self, id: SpoolId, handle: u32) -> Option<Recovered<D>> {
+        let digest = self.digests[handle as usize].take()?;
+        let node = self.index.node(handle);
+        let state = node.state.clone().unwrap_or_default();
+        let (legacy_done, state) = if node.flags.has(Flags::LEGACY) {
+            (record::progress_of(&state), Box::default())
+        } else {
+            (Vec::new(), state)
+        };
+        let (size, has_body_file) = (node.size, node.flags.has(Flags::BODY_FILE));
+        Some(Recovered { id, digest, size, has_body_file, state, legacy_done })
+    }
+}
+
+/// The messages of a log, one after the other: see [`Recovery::into_live`].
+pub struct Live<D> {
+    recovery: Recovery<D>,
+    /// From which handle on the next one is looked for.
+    next: u32,
+}
+
+impl<D> Iterator for Live<D> {
+    type Item = (Recovered<D>, Location);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let handle = self.recovery.index.durable_from(self.next)?;
+            self.next = handle + 1;
+            let id = self.recovery.index.node(handle).id();
+            let location = self.recovery.index.locate(handle);
+            if let (Some(location), Some(message)) = (location, self.recovery.recovered(id, handle)) {
+                return Some((message, location));
+            }
+        }
     }
 }

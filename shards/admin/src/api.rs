@@ -7,8 +7,20 @@
 //! Within a version fields are added, and none is renamed, retyped or taken away; who reads ignores fields that it does
 //! not know. Whatever breaks that is another version, at other paths.
 
+mod audit;
+mod change;
 mod filter;
+mod limits;
+mod log;
 mod queue;
+mod sessions;
+mod shards;
+mod status;
+
+pub use audit::{AUDIT_DEFAULT, AUDIT_MAX, AuditEntry, AuditWho};
+pub use change::{
+    CanaryNumbers, CanaryOrder, CanaryView, ConfigView, DrainOrder, Draining, ReloadOrder, Reloaded, UpgradeOrder, Upgraded,
+};
 
 pub use filter::{
     AddressFilter, PAGE_DEFAULT, PAGE_MAX, ParseAddressFilterError, ParseStateError, QueueFilter, QueueQuery,
@@ -20,9 +32,16 @@ pub use queue::{
     TargetStatus,
 };
 
+pub use limits::LimitView;
+pub use log::LogLevelsView;
+pub use sessions::{SESSIONS_DEFAULT, SESSIONS_MAX, SessionQuery, SessionView, Sessions};
+pub use shards::ShardView;
+pub use status::{MeshStatus, ProbeView, Rates, Readiness, ShardPhase, ShardStatus, Status};
+
 use ringpost_base::{Network, ParseIdError, Span, SpoolId, Timestamp};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::str::FromStr;
 
@@ -35,83 +54,12 @@ pub const VERSION_HEADER: &str = "ringpost-api";
 /// Bytes of a ban's reason: a sentence, for a column of a table.
 pub const REASON_BYTES_MAX: usize = 200;
 
-/// `GET /api/v1/status`: the server as a whole, and each shard.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Status {
-    /// The server's version.
-    pub version: String,
-    /// The state as `/readyz` tells it: `starting`, `ready`, `degraded` or `stopping`.
-    pub state: String,
-    /// Why it is not ready, in words for an operator; may be empty.
-    pub reasons: Vec<String>,
-    /// The process id.
-    pub process: u32,
-    /// Seconds since the server was started.
-    pub uptime_seconds: u64,
-    /// Number of the config in force: 0 from the start, one more for each reload.
-    pub epoch: u64,
-    /// The shards, by their number.
-    pub shards: Vec<ShardStatus>,
-}
-
-/// One shard, by its own counts. Counts begin at 0 with the server's start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShardStatus {
-    /// The shard's number.
-    pub shard: u16,
-    /// The phase that it has acknowledged; `ended` if its thread has.
-    pub phase: String,
-    /// The config that it has acknowledged.
-    pub epoch: u64,
-    /// Connections now open.
-    pub sessions_open: u64,
-    /// Messages between MAIL and their final reply.
-    pub messages_in_flight: u64,
-    /// Bytes of messages in memory.
-    pub message_memory_bytes: u64,
-    /// Messages accepted and not yet settled.
-    pub queue: u64,
-    /// Of these, messages that wait for a later attempt.
-    pub queue_deferred: u64,
-    /// Of these, messages that an operator holds.
-    #[serde(default)]
-    pub queue_held: u64,
-    /// Of these, messages that could neither be delivered nor reported.
-    #[serde(default)]
-    pub queue_dead: u64,
-    /// Targets that are left alone for a while, of those that this shard keeps count of.
-    #[serde(default)]
-    pub breakers_open: u64,
-    /// Bytes of accepted messages not yet settled.
-    pub backlog_bytes: u64,
-    /// Messages answered 250.
-    pub accepted: u64,
-    /// Messages answered 5xx after their last byte.
-    pub rejected: u64,
-    /// Messages answered 4xx after their last byte.
-    pub deferred: u64,
-    /// How often each limit was met, by its key in the config file; those never met are left out.
-    pub limits_hit: BTreeMap<String, u64>,
-    /// Bans in force, as this shard sees them.
-    pub bans: u64,
-    /// Questions to other shards.
-    pub mesh: MeshStatus,
-}
-
-/// What a shard asked of others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MeshStatus {
-    /// Questions asked of other shards.
-    pub asked: u64,
-    /// Questions that found no room or no answer in time; the client was served as if no limit were met.
-    pub full: u64,
-}
-
 /// A ban: a row of `GET /api/v1/bans`, and the answer to one that is added or taken away.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BanView {
     /// Who is banned.
     #[serde(with = "text")]
+    #[schemars(with = "String")]
     pub network: Network,
     /// Why, in words; may be empty.
     pub reason: String,
@@ -124,13 +72,15 @@ pub struct BanView {
 }
 
 /// The body of `POST /api/v1/bans`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BanAdd {
     /// Who is to be banned.
     #[serde(with = "text")]
+    #[schemars(with = "String")]
     pub network: Network,
     /// For how long; nothing: for good. Not zero.
     #[serde(default, with = "text_or_nothing")]
+    #[schemars(with = "Option<String>")]
     pub ttl: Option<Span>,
     /// Why, in words: at most [`REASON_BYTES_MAX`] bytes, without control characters.
     #[serde(default)]
@@ -158,7 +108,7 @@ impl BanAdd {
 }
 
 /// `GET /api/v1/explain/{id}`: what was decided in a session, and why.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Explanation {
     /// The session's id.
     pub session: String,
@@ -173,7 +123,7 @@ pub struct Explanation {
 }
 
 /// A step of a session.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StepView {
     /// When.
     pub at: Moment,
@@ -189,21 +139,8 @@ pub struct StepView {
     pub inputs: Vec<(String, serde_json::Value)>,
 }
 
-/// `POST /api/v1/reload`: what came of reading the config file again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Reloaded {
-    /// The number of the config now in force.
-    pub epoch: u64,
-    /// The keys that differ and are in force on every shard.
-    pub changed: Vec<String>,
-    /// The keys that differ and come into force with a restart only.
-    pub needs_restart: Vec<String>,
-    /// What an operator should know besides.
-    pub warnings: Vec<String>,
-}
-
 /// A refusal's body.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct ErrorView {
     pub(crate) error: String,
 }
@@ -215,7 +152,7 @@ pub fn error_of(body: &[u8]) -> Option<String> {
 
 /// A moment of the wall clock, as RFC 3339 text with as many digits of a second as it has; with a precision, as in
 /// `{:.0}`, that many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Moment(pub Timestamp);
 
 impl From<Timestamp> for Moment {
@@ -266,6 +203,16 @@ impl<'de> Deserialize<'de> for Moment {
     }
 }
 
+impl JsonSchema for Moment {
+    fn schema_name() -> Cow<'static, str> {
+        "Moment".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "date-time", "description": "A moment: RFC 3339 text in UTC." })
+    }
+}
+
 /// A message's id, as the 26 characters that it is printed in everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MessageId(pub SpoolId);
@@ -300,6 +247,22 @@ impl<'de> Deserialize<'de> for MessageId {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text::deserialize(deserializer)
     }
+}
+
+impl JsonSchema for MessageId {
+    fn schema_name() -> Cow<'static, str> {
+        "MessageId".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "description": "A message's id: 26 letters and digits." })
+    }
+}
+
+/// A number of rows that a query asks for.
+pub(crate) fn limit(text: &str, most: usize) -> Result<usize, String> {
+    let limit = text.parse().ok().filter(|limit| (1..=most).contains(limit));
+    limit.ok_or_else(|| format!("limit={text}: not a whole number from 1 to {most}"))
 }
 
 /// A value that goes as the text that people write.

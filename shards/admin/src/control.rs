@@ -5,13 +5,15 @@
 //! within seconds.
 
 use crate::api::{
-    BanAdd, BanView, Explanation, MessageView, QueueOrder, QueueOrdered, QueuePage, QueueQuery, QueueStatus,
-    QueueVerification, Reloaded,
+    BanAdd, BanView, CanaryView, ConfigView, DrainOrder, Draining, Explanation, LimitView, LogLevelsView, MessageView,
+    QueueOrder, QueueOrdered, QueuePage, QueueQuery, QueueStatus, QueueVerification, ReloadOrder, Reloaded, SessionQuery,
+    Sessions, UpgradeOrder, Upgraded,
 };
 use ringpost_base::{Network, SpoolId};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A future that an object behind a trait gives out.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -22,7 +24,7 @@ pub trait Control: QueueControl {
     fn bans(&self) -> BoxFuture<'_, Result<Vec<BanView>, Refusal>>;
 
     /// Bans a network; done once it is in force on every shard. The order has passed [`BanAdd::check`].
-    fn ban(&self, order: BanAdd) -> BoxFuture<'_, Result<BanView, Refusal>>;
+    fn ban(&self, order: BanAdd) -> BoxFuture<'_, Result<BanChange, Refusal>>;
 
     /// Lifts a ban; done once it is lifted on every shard, with the ban that was.
     fn unban(&self, network: Network) -> BoxFuture<'_, Result<BanView, Refusal>>;
@@ -32,8 +34,79 @@ pub trait Control: QueueControl {
     fn explain(&self, id: String) -> BoxFuture<'_, Result<Explanation, Refusal>>;
 
     /// Reads the config file again; done once it is in force on every shard. A file with faults is refused with all of
-    /// them, as [`RefusalStatus::Invalid`], and changes nothing.
-    fn reload(&self) -> BoxFuture<'_, Result<Reloaded, Refusal>>;
+    /// them, as [`RefusalStatus::Invalid`], and changes nothing. With a canary it is in force on one core only; done once it
+    /// is there. The order has passed [`ReloadOrder::check`].
+    fn reload(&self, order: ReloadOrder) -> BoxFuture<'_, Result<Reloaded, Refusal>>;
+
+    /// The canary that runs, or the last one; nothing if there never was one.
+    fn canary(&self) -> BoxFuture<'_, Result<Option<CanaryView>, Refusal>>;
+
+    /// Takes back the canary that runs.
+    fn stop_canary(&self) -> BoxFuture<'_, Result<CanaryView, Refusal>>;
+
+    /// The sessions that are open, the oldest first. The limit is there, and at most
+    /// [`SESSIONS_MAX`](crate::api::SESSIONS_MAX).
+    fn sessions(&self, query: SessionQuery) -> BoxFuture<'_, Result<Sessions, Refusal>>;
+
+    /// Every limit.
+    fn limits(&self) -> BoxFuture<'_, Result<Vec<LimitView>, Refusal>>;
+
+    /// The config in force, without secrets.
+    fn config(&self) -> BoxFuture<'_, Result<ConfigView, Refusal>>;
+
+    /// Begins the end: no new connections from now on.
+    fn drain(&self, order: DrainOrder) -> BoxFuture<'_, Result<Draining, Refusal>>;
+
+    /// Has another process take over; done once it serves. May take minutes. The order has passed
+    /// [`UpgradeOrder::check`].
+    fn upgrade(&self, order: UpgradeOrder) -> BoxFuture<'_, Result<Upgraded, Refusal>>;
+
+    /// How much is logged.
+    fn log_levels(&self) -> BoxFuture<'_, Result<LogLevelsView, Refusal>>;
+
+    /// Changes how much is logged; nothing: as the config says. Answers what is so since. The order has passed
+    /// [`LogLevelsView::check`].
+    fn set_log_levels(&self, levels: Option<LogLevelsView>) -> BoxFuture<'_, Result<LogLevelsView, Refusal>>;
+
+    /// What a shard's thread spends its time on, sampled for so long: at most [`PROFILE_MAX`]. A second one meanwhile is
+    /// refused as [`RefusalStatus::Conflict`].
+    fn profile(
+        &self,
+        shard: u16,
+        duration: Duration,
+        format: ProfileFormat,
+    ) -> BoxFuture<'_, Result<ProfileContent, Refusal>>;
+}
+
+/// The longest profile.
+pub const PROFILE_MAX: Duration = Duration::from_secs(60);
+
+/// What has become of a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BanChange {
+    /// The ban that was there before; nothing if there was none.
+    pub former: Option<BanView>,
+    /// The ban that is in force.
+    pub ban: BanView,
+}
+
+/// How a profile is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ProfileFormat {
+    /// A flame graph to be opened in a browser.
+    #[default]
+    Svg,
+    /// A line for each stack, with its count: what other tools take.
+    Folded,
+}
+
+/// A profile, as it is handed out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProfileContent {
+    /// Its type, as in `Content-Type`.
+    pub content_type: &'static str,
+    /// It.
+    pub text: String,
 }
 
 /// Who carries out what concerns the queue.

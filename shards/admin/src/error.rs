@@ -49,9 +49,6 @@ pub enum Error {
          [admin] socket", .0.display()
     )]
     SocketPlace(PathBuf),
-    /// The metrics exporter refused its buckets.
-    #[error("cannot set up the metrics exporter: {0}; this is a bug, please report it")]
-    Exporter(String),
 }
 
 fn advice(error: &io::Error) -> &'static str {

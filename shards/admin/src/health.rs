@@ -2,6 +2,7 @@
 //!
 //! Every shard is judged by one and the same state of the board.
 
+use crate::api::{ProbeView, Readiness, ShardPhase};
 use crate::server::Sources;
 use ringpost_base::ShardId;
 use ringpost_control::{Phase, State};
@@ -13,6 +14,8 @@ pub(crate) struct Health {
     /// Number of the config in force.
     pub(crate) epoch: u64,
     pub(crate) reasons: Vec<String>,
+    /// Those that are not well first.
+    pub(crate) probes: Vec<ProbeView>,
     pub(crate) shards: Vec<ShardHealth>,
 }
 
@@ -34,7 +37,9 @@ impl Health {
             Phase::Ready | Phase::Degraded if opening => Phase::Starting,
             phase => phase,
         };
-        let mut reasons = (sources.reasons)();
+        let mut probes = (sources.probes)();
+        probes.sort_by_key(|probe| (probe.ok, probe.serves));
+        let mut reasons: Vec<String> = probes.iter().filter(|probe| !probe.ok).map(reason).collect();
         let mut shards = Vec::new();
         for shard in board.shards() {
             let acknowledged = board.acknowledged(shard);
@@ -44,13 +49,13 @@ impl Health {
             shards.push(ShardHealth { shard, phase, epoch: acknowledged.epoch });
         }
         reasons.extend(words_of(phase).map(str::to_owned));
-        Self { phase, epoch: state.epoch, reasons, shards }
+        Self { phase, epoch: state.epoch, reasons, probes, shards }
     }
 
     /// Whether mail is taken.
     pub(crate) fn serves(&self) -> bool {
         match self.phase {
-            Phase::Ready | Phase::Degraded => true,
+            Phase::Ready | Phase::Degraded => self.probes.iter().all(|probe| probe.ok || probe.serves),
             Phase::Starting | Phase::Draining | Phase::Stopping => false,
         }
     }
@@ -62,6 +67,23 @@ impl Health {
             other => other.name(),
         }
     }
+
+    /// What `/readyz` tells.
+    pub(crate) fn readiness(self, version: &str) -> Readiness {
+        let state = self.state_name().to_owned();
+        let phase = |shard: ShardHealth| ShardPhase { shard: shard.shard.0, phase: shard.phase.to_owned() };
+        Readiness {
+            state,
+            reasons: self.reasons,
+            probes: self.probes,
+            shards: self.shards.into_iter().map(phase).collect(),
+            version: version.to_owned(),
+        }
+    }
+}
+
+fn reason(probe: &ProbeView) -> String {
+    probe.reason.clone().unwrap_or_else(|| format!("{} is not well", probe.name))
 }
 
 fn lateness(shard: ShardId, state: State, acknowledged: State, departed: bool) -> Option<String> {

@@ -73,13 +73,21 @@
 //! services.stop();
 //! ```
 
+mod access;
+mod accounts;
 pub mod api;
+mod audit;
+mod changes;
+mod clock;
 pub mod control;
 mod error;
 mod exporter;
 mod health;
+mod history;
 mod orders;
 mod queue;
+mod reference;
+mod route;
 mod routes;
 mod server;
 mod socket;
@@ -87,7 +95,14 @@ mod status;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod views;
 
-pub use control::{Control, MessageContent, QueueControl, Refusal, RefusalStatus};
+pub use access::Access;
+pub use accounts::Principal;
+pub use audit::{Audit, Note};
+pub use control::{
+    BanChange, Control, MessageContent, PROFILE_MAX, ProfileContent, ProfileFormat, QueueControl, Refusal, RefusalStatus,
+};
 pub use error::Error;
-pub use server::{Admin, Options, Sources};
+pub use reference::markdown;
+pub use server::{Admin, Identity, Options, Situation, Sources, Vital};

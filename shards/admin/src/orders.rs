@@ -1,23 +1,28 @@
-//! The handlers of the API: read what is asked, have it done, and answer.
+//! What all handlers of the API do: see who may, read what is asked, have it done, note it, and answer.
 //!
 //! Invariants: whatever goes through [`Control`] runs in a task of its own, so that a client that hangs up cannot leave an
 //! order half done; at most [`UNDER_WAY_MAX`] of them run at a time, and a client waits for one no longer than
-//! [`PATIENCE`]. Every order that changes the server is logged with the user who gave it. A body is read up to
-//! [`BODY_BYTES_MAX`] and [`BODY_TIMEOUT`].
+//! [`PATIENCE`], unless the order is one that takes longer. Every order that changes the server leaves one entry in the
+//! audit log, with the user who gave it, done or refused. A body is read up to [`BODY_BYTES_MAX`] and [`BODY_TIMEOUT`].
 
-use crate::api::{BanAdd, ErrorView};
+use crate::access::Peer;
+use crate::api::{AuditWho, ErrorView};
+use crate::audit::{Audit, Note};
 use crate::control::{BoxFuture, Control, Refusal, RefusalStatus};
+use crate::route::{Route, Takes};
 use crate::routes::Shared;
-use crate::server::Peer;
 use axum::body::{Bytes, HttpBody};
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{Extension, FromRequest, Path, Request, State};
+use axum::extract::{Extension, FromRequest, Request};
 use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use ringpost_base::{Network, SessionId, SpoolId};
+use ringpost_base::SpoolId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -31,78 +36,185 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const UNDER_WAY_MAX: usize = 16;
 
 /// How long an order may take before the client is told that it does: below the ten seconds that the command line waits.
-const PATIENCE: Duration = Duration::from_secs(8);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
 
 const _: () = assert!(BODY_BYTES_MAX > 2 * crate::api::IDS_MAX * SpoolId::TEXT_LEN, "an order with the most ids fits");
 const _: () = assert!(BODY_BYTES_MAX > 4 * crate::api::REASON_BYTES_MAX, "an order with the longest reason fits");
 
-pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Response {
-    answer(Ok(crate::status::status(&shared.sources)))
+/// The right of a request to be noted, once.
+#[derive(Clone)]
+pub(crate) struct Ticket {
+    inner: Arc<TicketInner>,
 }
 
-pub(crate) async fn bans(State(shared): State<Arc<Shared>>) -> Response {
-    answer(carry_out(&shared, |control| control.bans()).await)
+struct TicketInner {
+    audit: Audit,
+    peer: Peer,
+    what: &'static str,
+    noted: AtomicBool,
 }
 
-pub(crate) async fn ban(
-    State(shared): State<Arc<Shared>>,
-    Extension(peer): Extension<Peer>,
-    request: Request,
-) -> Response {
-    let order = match order(request, BanAdd::check).await {
-        Ok(order) => order,
-        Err(refusal) => return refusal,
-    };
-    let network = order.network;
-    let result = carry_out(&shared, move |control| control.ban(order)).await;
-    note(peer, "ban", &network.to_string(), &result);
-    answer(result)
-}
+impl Ticket {
+    fn new(audit: &Audit, peer: Peer, what: &'static str) -> Self {
+        let inner = TicketInner { audit: audit.clone(), peer, what, noted: AtomicBool::new(false) };
+        Self { inner: Arc::new(inner) }
+    }
 
-pub(crate) async fn unban(
-    State(shared): State<Arc<Shared>>,
-    Extension(peer): Extension<Peer>,
-    Path(network): Path<String>,
-) -> Response {
-    let result = match network.parse::<Network>() {
-        Ok(network) => carry_out(&shared, move |control| control.unban(network)).await,
-        Err(error) => Err(Refusal::invalid(format!("{network:?}: {error}"))),
-    };
-    note(peer, "unban", &network, &result);
-    answer(result)
-}
+    /// A ticket for something that changes nothing and is noted all the same.
+    pub(crate) fn for_reading(shared: &Shared, peer: Peer, what: &'static str) -> Self {
+        Self::new(&shared.audit, peer, what)
+    }
 
-pub(crate) async fn explain(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
-    // As ids are printed, whatever the case they were typed in.
-    let session = id.parse::<SessionId>().map(|id| id.to_string());
-    match session.or_else(|_| id.parse::<SpoolId>().map(|id| id.to_string())) {
-        Ok(id) => answer(carry_out(&shared, move |control| control.explain(id)).await),
-        Err(error) => refuse(&Refusal::invalid(format!("{id:?}: {error}"))),
+    /// Says that there is nothing to be noted.
+    pub(crate) fn waive(&self) {
+        self.inner.noted.store(true, Relaxed);
+    }
+
+    /// Notes what came of it, in the audit log and in the log.
+    pub(crate) fn note(&self, subject: String, outcome: Result<(Value, Value), &str>) {
+        let TicketInner { audit, peer, what, noted } = &*self.inner;
+        noted.store(true, Relaxed);
+        match outcome {
+            Ok(_) => tracing::info!(order = what, subject, uid = peer.uid, "order carried out"),
+            Err(reason) => tracing::info!(order = what, subject, uid = peer.uid, reason, "order refused"),
+        }
+        let (refused, (before, after)) = match outcome {
+            Ok(values) => (None, values),
+            Err(reason) => (Some(reason.to_owned()), Default::default()),
+        };
+        audit.note(Note { who: who(peer), what, subject, before, after, refused });
+    }
+
+    fn is_noted(&self) -> bool {
+        self.inner.noted.load(Relaxed)
     }
 }
 
-pub(crate) async fn reload(State(shared): State<Arc<Shared>>, Extension(peer): Extension<Peer>) -> Response {
-    let result = carry_out(&shared, |control| control.reload()).await;
-    note(peer, "reload", "", &result);
-    answer(result)
+fn who(peer: &Peer) -> AuditWho {
+    AuditWho { via: "socket".to_owned(), uid: Some(peer.uid), gid: Some(peer.gid), pid: peer.pid, user: None }
 }
 
-/// Has it done, in a task that outlives the request.
+/// What a refused request is noted with.
+#[derive(Clone)]
+struct Refused(String);
+
+/// The route with its doorkeeper: lets those in who may, and sees to it that a change is noted.
+pub(crate) fn permit(shared: &Shared, route: Route) -> Route {
+    let (audit, who, what) = (shared.audit.clone(), route.who, route.changes);
+    let method_and_path = format!("{} {}", route.method, route.path);
+    let doorkeeper = move |Extension(peer): Extension<Peer>, mut request: Request, next: Next| {
+        let ticket = what.map(|what| Ticket::new(&audit, peer, what));
+        let method_and_path = method_and_path.clone();
+        async move {
+            if let Some(ticket) = &ticket {
+                request.extensions_mut().insert(ticket.clone());
+            }
+            let response = if peer.role >= who {
+                next.run(request).await
+            } else {
+                tracing::warn!(uid = peer.uid, request = method_and_path, "refused on the admin socket");
+                let words = format!("a {} may not {method_and_path}: it takes an {}", peer.role.name(), who.name());
+                error(StatusCode::FORBIDDEN, &words)
+            };
+            if let Some(ticket) = ticket.filter(|ticket| !ticket.is_noted()) {
+                let reason = response.extensions().get::<Refused>().map(|refused| refused.0.as_str());
+                let outcome = if response.status().is_success() { Ok(Default::default()) } else { Err(reason) };
+                ticket.note(String::new(), outcome.map_err(|reason| reason.unwrap_or("not understood")));
+            }
+            response
+        }
+    };
+    Route { handler: route.handler.route_layer(from_fn(doorkeeper)), ..route }
+}
+
+/// Has something looked up, in a task that outlives the request.
 pub(crate) async fn carry_out<T, F>(shared: &Arc<Shared>, order: F) -> Result<T, Refusal>
 where
     T: Send + 'static,
     F: for<'a> FnOnce(&'a dyn Control) -> BoxFuture<'a, Result<T, Refusal>> + Send + 'static,
 {
+    begin(shared, PATIENCE, order, |_| {}).await
+}
+
+/// The same of what takes longer than most.
+pub(crate) async fn carry_out_within<T, F>(shared: &Arc<Shared>, patience: Duration, order: F) -> Result<T, Refusal>
+where
+    T: Send + 'static,
+    F: for<'a> FnOnce(&'a dyn Control) -> BoxFuture<'a, Result<T, Refusal>> + Send + 'static,
+{
+    begin(shared, patience, order, |_| {}).await
+}
+
+/// A change that is to be made: who is to be noted for it, and with what.
+pub(crate) struct Change<T> {
+    pub(crate) ticket: Ticket,
+    pub(crate) subject: String,
+    /// What it was like before and what it is like since, of what came of it.
+    pub(crate) told: fn(&T) -> (Value, Value),
+    pub(crate) patience: Duration,
+}
+
+/// Has something changed, in a task that outlives the request, and notes what came of it.
+pub(crate) async fn change<T, F>(shared: &Arc<Shared>, change: Change<T>, order: F) -> Result<T, Refusal>
+where
+    T: Send + 'static,
+    F: for<'a> FnOnce(&'a dyn Control) -> BoxFuture<'a, Result<T, Refusal>> + Send + 'static,
+{
+    let Change { ticket, subject, told, patience } = change;
+    let noting = Noting { ticket: ticket.clone(), subject, unnoted: true };
+    let result = begin(shared, patience, order, move |result: &Result<T, Refusal>| noting.end(result, told)).await;
+    // It is under way, and will be noted when it is done; the answer does not say what came of it.
+    ticket.waive();
+    result
+}
+
+/// Sees to it that an order that was begun is noted, also if it panics or the server stops meanwhile.
+struct Noting {
+    ticket: Ticket,
+    subject: String,
+    unnoted: bool,
+}
+
+impl Noting {
+    fn end<T>(mut self, result: &Result<T, Refusal>, told: fn(&T) -> (Value, Value)) {
+        self.unnoted = false;
+        let outcome = result.as_ref().map(told).map_err(|refusal| refusal.message.as_str());
+        self.ticket.note(std::mem::take(&mut self.subject), outcome);
+    }
+}
+
+impl Drop for Noting {
+    fn drop(&mut self) {
+        if self.unnoted {
+            self.ticket.note(std::mem::take(&mut self.subject), Err("it was not carried through; what it did is not known"));
+        }
+    }
+}
+
+async fn begin<T, F>(
+    shared: &Arc<Shared>,
+    patience: Duration,
+    order: F,
+    ended: impl FnOnce(&Result<T, Refusal>) + Send + 'static,
+) -> Result<T, Refusal>
+where
+    T: Send + 'static,
+    F: for<'a> FnOnce(&'a dyn Control) -> BoxFuture<'a, Result<T, Refusal>> + Send + 'static,
+{
     let Ok(permit) = Arc::clone(&shared.orders).try_acquire_owned() else {
-        return Err(Refusal::unavailable(format!("{UNDER_WAY_MAX} orders are under way already; try again")));
+        let busy = Err(Refusal::unavailable(format!("{UNDER_WAY_MAX} orders are under way already; try again")));
+        ended(&busy);
+        return busy;
     };
     let shared = Arc::clone(shared);
     let task = tokio::spawn(async move {
+        // Dropped with what is below it, so that a panic gives the permit back.
+        let _permit = permit;
         let result = order(&*shared.sources.control).await;
-        drop(permit);
+        ended(&result);
         result
     });
-    match timeout(PATIENCE, task).await {
+    match timeout(patience, task).await {
         Ok(Ok(result)) => result,
         Ok(Err(error)) if error.is_panic() => {
             tracing::error!("an order over the admin socket panicked; this is a bug");
@@ -111,7 +223,7 @@ where
         Ok(Err(_)) => Err(Refusal::unavailable("the server is stopping")),
         Err(_) => Err(Refusal::unavailable(format!(
             "not done within {} s, and still under way: a shard is slow to answer, `ringpost status` may tell which",
-            PATIENCE.as_secs()
+            patience.as_secs()
         ))),
     }
 }
@@ -119,16 +231,20 @@ where
 /// Reads an order, and refuses it if `check` does.
 pub(crate) async fn order<T: DeserializeOwned>(
     request: Request,
+    takes: Takes,
     check: fn(&T) -> Result<(), String>,
 ) -> Result<T, Response> {
     // What is declared too large need not come first.
     if request.body().size_hint().lower() > BODY_BYTES_MAX as u64 {
         return Err(too_large());
     }
-    let body = match timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await {
+    let mut body = match timeout(BODY_TIMEOUT, Bytes::from_request(request, &())).await {
         Ok(body) => body.map_err(|rejection| refuse_body(&rejection))?,
         Err(_) => return Err(error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time")),
     };
+    if takes == Takes::IfAny && body.trim_ascii().is_empty() {
+        body = Bytes::from_static(b"{}");
+    }
     let invalid = |message: String| refuse(&Refusal::invalid(message));
     let order = serde_json::from_slice(&body).map_err(|error| invalid(format!("the body: {error}")))?;
     check(&order).map_err(invalid)?;
@@ -145,14 +261,6 @@ fn refuse_body(rejection: &BytesRejection) -> Response {
 fn too_large() -> Response {
     let message = format!("the body is too large: {BODY_BYTES_MAX} bytes are the most");
     error(StatusCode::PAYLOAD_TOO_LARGE, &message)
-}
-
-/// Who changed what: for whoever wonders later.
-pub(crate) fn note<T>(peer: Peer, order: &'static str, subject: &str, result: &Result<T, Refusal>) {
-    match result {
-        Ok(_) => tracing::info!(order, subject, uid = peer.uid, "order carried out"),
-        Err(refusal) => tracing::info!(order, subject, uid = peer.uid, reason = refusal.message, "order refused"),
-    }
 }
 
 pub(crate) fn answer<T: Serialize>(result: Result<T, Refusal>) -> Response {
@@ -175,9 +283,17 @@ pub(crate) fn refuse(refusal: &Refusal) -> Response {
 
 fn error(status: StatusCode, message: &str) -> Response {
     let view = ErrorView { error: message.to_owned() };
-    json(status, serde_json::to_string(&view).unwrap_or_default())
+    let mut response = json(status, serde_json::to_string(&view).unwrap_or_default());
+    response.extensions_mut().insert(Refused(message.to_owned()));
+    response
 }
 
 fn json(status: StatusCode, text: String) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], text + "\n").into_response()
+}
+
+/// As JSON for the audit log.
+pub(crate) fn value(view: impl Serialize) -> Value {
+    // It fails only for maps whose keys are no text, and there are none.
+    serde_json::to_value(view).unwrap_or_default()
 }

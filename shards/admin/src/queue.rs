@@ -1,25 +1,27 @@
 //! The handlers of the API that concern the queue.
 //!
-//! Invariants are those of [`orders`](crate::orders). What changes messages is logged with the user who ordered it, with
-//! the ids or the filter, and with how many messages it was done to.
+//! Invariants are those of [`orders`](crate::orders). What changes messages is noted with the ids or the filter, and with how
+//! many messages it was done to; and whoever is handed out somebody's mail is noted too.
 
-use crate::api::{PAGE_DEFAULT, QueueOrder, QueueOrdered, QueueQuery};
+use crate::api::{PAGE_DEFAULT, QueueOrder, QueueOrdered, QueueQuery, QueueVerification};
 use crate::control::{MessageContent, Refusal};
-use crate::orders::{answer, carry_out, note, order as read_order, refuse};
+use crate::access::Peer;
+use crate::orders::{Change, PATIENCE, Ticket, answer, carry_out, change, order as read_order, refuse, value};
+use crate::route::Takes;
 use crate::routes::Shared;
-use crate::server::Peer;
 use crate::stream;
 use axum::body::Body;
 use axum::extract::{Extension, Path, RawQuery, Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ringpost_base::SpoolId;
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 /// What a message is, to programs that ask.
 const MESSAGE_TYPE: &str = "message/rfc822";
 
-/// Ids of an order that are named in the log; the count is of all.
+/// Ids of an order that are named in a line of the log; the audit log has all of them.
 const NAMED_MAX: usize = 10;
 
 pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Response {
@@ -69,34 +71,38 @@ pub(crate) async fn content(
         Err(refusal) => return refuse(&refusal),
     };
     // It changes nothing, but somebody reads somebody's mail.
-    tracing::info!(id, uid = peer.uid, bytes = length, "message handed out over the admin socket");
+    let handed_out = (Value::Null, json!({ "bytes": length }));
+    Ticket::for_reading(&shared, peer, "read message").note(id, Ok(handed_out));
     let headers = [(header::CONTENT_TYPE, MESSAGE_TYPE.to_owned()), (header::CONTENT_LENGTH, length.to_string())];
     (StatusCode::OK, headers, body).into_response()
 }
 
 pub(crate) async fn order(
     State(shared): State<Arc<Shared>>,
-    Extension(peer): Extension<Peer>,
+    Extension(ticket): Extension<Ticket>,
     request: Request,
 ) -> Response {
-    let order = match read_order(request, QueueOrder::check).await {
+    let order = match read_order(request, Takes::Always, QueueOrder::check).await {
         Ok(order) => order,
         Err(refusal) => return refusal,
     };
-    let (name, subject, dry) = (order.order.name(), subject(&order), order.dry);
-    let result = carry_out(&shared, move |control| control.order_queue(order)).await;
-    if !dry {
-        let counted = |ordered: &QueueOrdered| format!("{subject}: {} changed", ordered.changed);
-        let subject = result.as_ref().map_or_else(|_| subject.clone(), counted);
-        note(peer, name, &subject, &result);
+    if order.dry {
+        ticket.waive();
+        return answer(carry_out(&shared, move |control| control.order_queue(order)).await);
     }
-    answer(result)
+    let told = |(order, ordered): &(QueueOrder, QueueOrdered)| (Value::Null, done(order, ordered));
+    let subject = format!("{} {}", order.order.name(), subject(&order));
+    let what = Change { ticket, subject, told, patience: PATIENCE };
+    let result = change(&shared, what, move |control| {
+        Box::pin(async move { Ok((order.clone(), control.order_queue(order).await?)) })
+    });
+    answer(result.await.map(|(_, ordered)| ordered))
 }
 
-pub(crate) async fn verify(State(shared): State<Arc<Shared>>, Extension(peer): Extension<Peer>) -> Response {
-    let result = carry_out(&shared, |control| control.verify_queue()).await;
-    note(peer, "verify", "", &result);
-    answer(result)
+pub(crate) async fn verify(State(shared): State<Arc<Shared>>, Extension(ticket): Extension<Ticket>) -> Response {
+    let told = |begun: &QueueVerification| (Value::Null, json!({ "running": begun.running, "bytes": begun.bytes }));
+    let what = Change { ticket, subject: String::new(), told, patience: PATIENCE };
+    answer(change(&shared, what, |control| control.verify_queue()).await)
 }
 
 pub(crate) async fn verification(State(shared): State<Arc<Shared>>) -> Response {
@@ -105,6 +111,17 @@ pub(crate) async fn verification(State(shared): State<Arc<Shared>>) -> Response 
 
 fn message_id(text: &str) -> Result<SpoolId, Refusal> {
     text.parse().map_err(|error| Refusal::invalid(format!("{text:?}: {error}")))
+}
+
+/// What an order asked for and what came of it, for the audit log: which messages, exactly, if they were named.
+fn done(order: &QueueOrder, ordered: &QueueOrdered) -> Value {
+    json!({
+        "order": value(order),
+        "changed": ordered.changed,
+        "unchanged": ordered.unchanged,
+        "unknown": ordered.unknown.len(),
+        "silent": value(&ordered.silent),
+    })
 }
 
 /// Which messages an order names, in a few words.

@@ -6,19 +6,26 @@
 //! to restart by itself.
 
 use crate::Error;
+use crate::api::{CanaryView, ProbeView};
 use crate::control::Control;
 use crate::routes::{self, Shared};
-use crate::socket::{SocketFile, admits};
+use crate::access::Access;
+use crate::audit::Audit;
+use crate::history;
+use crate::socket::SocketFile;
 use axum::Router;
 use axum::extract::Extension;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use ringpost_base::Timestamp;
 use ringpost_control::Board;
-use ringpost_metrics::Block;
+use ringpost_metrics::{Block, ProcessReading};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -47,21 +54,26 @@ const STOP_PATIENCE: Duration = Duration::from_millis(500);
 /// Time that the stop gives the services thread to notice all this.
 const STOP_WAIT: Duration = Duration::from_millis(900);
 
-/// Between two publications when nobody scrapes: bounds the work that one scrape finds.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(2);
-
 /// Rest after a failed accept (no descriptors left), so as not to spin.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 
 const _: () = assert!(STOP_PATIENCE.as_millis() + ACCEPT_REST.as_millis() < STOP_WAIT.as_millis());
 
 /// Where to answer, from the config's `[admin]`.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Options {
     /// The TCP address of health and metrics. Port 0 takes any free port; [`Admin::address`] tells which. Nothing: off.
     pub listen: Option<SocketAddr>,
     /// The unix socket of the API, best as an absolute path. Nothing: off.
     pub socket: Option<PathBuf>,
+    /// Who besides the server's own user and root may use the socket.
+    pub access: Access,
+    /// Where changes are written down.
+    pub audit: Audit,
+    /// A listening socket to use in place of one of our own making, for `listen`.
+    pub tcp: Option<StdTcpListener>,
+    /// The same for `socket`, whose file is taken over.
+    pub unix: Option<StdUnixListener>,
 }
 
 /// Where the answers come from.
@@ -70,8 +82,16 @@ pub struct Sources {
     pub board: Arc<Board>,
     /// The metrics of each shard, by its number.
     pub blocks: Vec<Arc<Block>>,
-    /// Why the server is degraded, in words for an operator; may be empty. Called for each `/readyz`: must not block.
-    pub reasons: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
+    /// What is watched, and how it is. Called for each `/readyz`: must not block, and no other of these may.
+    pub probes: Arc<dyn Fn() -> Vec<ProbeView> + Send + Sync>,
+    /// The metrics of the process.
+    pub process: Arc<dyn Fn() -> Vec<ProcessReading> + Send + Sync>,
+    /// The signs of life of each shard, by its number.
+    pub vitals: Arc<dyn Fn() -> Vec<Vital> + Send + Sync>,
+    /// What is under way with the server as a whole.
+    pub situation: Arc<dyn Fn() -> Situation + Send + Sync>,
+    /// Who the server is.
+    pub identity: Identity,
     /// The server's version.
     pub version: &'static str,
     /// When the server was started.
@@ -80,10 +100,35 @@ pub struct Sources {
     pub control: Arc<dyn Control>,
 }
 
-/// Who is at the other end of the socket.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer {
-    pub(crate) uid: u32,
+/// A shard's sign of life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Vital {
+    /// CPU time of its thread so far; nothing if that is not known.
+    pub cpu: Option<Duration>,
+    /// How long it has given no sign of life, if that is too long.
+    pub stalled: Option<Duration>,
+}
+
+/// What is under way with the server as a whole.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Situation {
+    /// The canary that runs.
+    pub canary: Option<CanaryView>,
+    /// How far an upgrade is, in words.
+    pub upgrade: Option<String>,
+    /// When the first of the certificates in use ends.
+    pub certificate_expires: Option<Timestamp>,
+}
+
+/// Who the server is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// The name by which it greets.
+    pub hostname: String,
+    /// The config file; nothing if it runs by the defaults.
+    pub config_file: Option<String>,
+    /// The number of each shard's CPU.
+    pub cpus: Vec<usize>,
 }
 
 /// Health, metrics and the socket, as long as they are answered. Dropped without [`stop`](Self::stop), they end as well,
@@ -91,6 +136,10 @@ pub(crate) struct Peer {
 pub struct Admin {
     address: Option<SocketAddr>,
     socket: Option<SocketFile>,
+    /// The sockets again, for a process that takes over.
+    tcp: Option<StdTcpListener>,
+    unix: Option<StdUnixListener>,
+    audit: Audit,
     /// Dropped to stop.
     stop: watch::Sender<()>,
     /// Closed once all tasks have ended.
@@ -110,31 +159,35 @@ impl Admin {
     /// # Errors
     /// If the address is taken or the socket can't be made. The message says what to do; neither is left behind.
     pub fn start(handle: &Handle, options: Options, sources: Sources) -> Result<Self, Error> {
-        let shared = Arc::new(Shared::new(sources)?);
-        let tcp = options.listen.map(bind).transpose()?;
-        let socket = options.socket.as_deref().map(SocketFile::listen).transpose()?;
+        let Options { listen, socket, access, audit, tcp, unix } = options;
+        let shared = Arc::new(Shared::new(sources, audit.clone()));
+        let tcp = listen.map(|address| tcp_listener(address, tcp)).transpose()?;
+        let socket = socket.as_deref().map(|path| unix_listener(path, unix, &access)).transpose()?;
         let (stop, stopped) = watch::channel(());
         let (ending, ended) = mpsc::channel();
         let watch = Watch { stop: stopped, _ended: ending };
+        let mut admin = Self { address: None, socket: None, tcp: None, unix: None, audit, stop, ended };
         // What is made from a descriptor belongs to the runtime that is entered.
         let entered = handle.enter();
-        let mut address = None;
         if let Some((listener, bound)) = tcp {
-            address = Some(bound);
-            let listener =
-                TcpListener::from_std(listener).map_err(|source| Error::Listen { address: bound, source })?;
+            let listen_error = |source| Error::Listen { address: bound, source };
+            admin.address = Some(bound);
+            admin.tcp = Some(listener.try_clone().map_err(listen_error)?);
+            let listener = TcpListener::from_std(listener).map_err(listen_error)?;
             handle.spawn(serve(listener, routes::public(Arc::clone(&shared)), watch.clone()));
         }
-        let mut file = None;
-        if let Some((made, listener)) = socket {
-            let path = made.path().to_owned();
-            let listener = UnixListener::from_std(listener).map_err(|source| Error::Socket { path, source })?;
-            handle.spawn(serve(listener, routes::private(Arc::clone(&shared)), watch.clone()));
-            file = Some(made);
+        if let Some((file, listener)) = socket {
+            let path = file.path().to_owned();
+            let socket_error = |source| Error::Socket { path: path.clone(), source };
+            admin.socket = Some(file);
+            admin.unix = Some(listener.try_clone().map_err(socket_error)?);
+            let listener = UnixListener::from_std(listener).map_err(socket_error)?;
+            let door = Door { listener, access };
+            handle.spawn(serve(door, routes::private(Arc::clone(&shared)), watch.clone()));
         }
         handle.spawn(keep_up(shared, watch));
         drop(entered);
-        Ok(Self { address, socket: file, stop, ended })
+        Ok(admin)
     }
 
     /// The address of health and metrics, if they are on.
@@ -147,16 +200,47 @@ impl Admin {
         self.socket.as_ref().map(SocketFile::path)
     }
 
-    /// Stops: removes the socket, closes both listeners, lets answers under way finish for half a second. To be called
-    /// before the runtime ends, and not from one of its tasks.
+    /// Takes notes of what is changed by others than those who come to the socket.
+    pub fn audit(&self) -> &Audit {
+        &self.audit
+    }
+
+    /// Both listening sockets once more, that of the address and the unix socket, for a process that takes over.
+    ///
+    /// # Errors
+    /// If there are no descriptors left.
+    pub fn share(&self) -> io::Result<(Option<OwnedFd>, Option<OwnedFd>)> {
+        let tcp = self.tcp.as_ref().map(StdTcpListener::try_clone).transpose()?;
+        let unix = self.unix.as_ref().map(StdUnixListener::try_clone).transpose()?;
+        Ok((tcp.map(OwnedFd::from), unix.map(OwnedFd::from)))
+    }
+
+    /// Stops: removes the socket, closes both listeners, lets answers under way finish for half a second, and has
+    /// the audit log written. To be called before the runtime ends, and not from one of its tasks.
     pub fn stop(self) {
-        let Self { socket, stop, ended, .. } = self;
-        drop(socket);
-        drop(stop);
-        // Nothing is ever sent: this waits for the last sender to go.
-        if let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(STOP_WAIT) {
-            tracing::error!("the services thread does not answer; health and metrics were perhaps not answered before");
+        let Self { socket, tcp, unix, audit, stop, ended, .. } = self;
+        drop((socket, tcp, unix));
+        end(stop, &ended);
+        audit.finish();
+    }
+
+    /// Stops in the same way, but leaves the socket's file to the process that has taken over.
+    pub fn hand_over(self) {
+        let Self { socket, tcp, unix, audit, stop, ended, .. } = self;
+        if let Some(socket) = socket {
+            socket.leave();
         }
+        drop((tcp, unix));
+        end(stop, &ended);
+        audit.finish();
+    }
+}
+
+fn end(stop: watch::Sender<()>, ended: &mpsc::Receiver<()>) {
+    drop(stop);
+    // Nothing is ever sent: this waits for the last sender to go.
+    if let Err(mpsc::RecvTimeoutError::Timeout) = ended.recv_timeout(STOP_WAIT) {
+        tracing::error!("the services thread does not answer; health and metrics were perhaps not answered before");
     }
 }
 
@@ -168,12 +252,29 @@ impl Watch {
     }
 }
 
-fn bind(address: SocketAddr) -> Result<(StdTcpListener, SocketAddr), Error> {
+/// The inherited socket, or one that is bound to the address.
+fn tcp_listener(
+    address: SocketAddr,
+    inherited: Option<StdTcpListener>,
+) -> Result<(StdTcpListener, SocketAddr), Error> {
     let listen_error = |source| Error::Listen { address, source };
-    let listener = StdTcpListener::bind(address).map_err(listen_error)?;
+    let listener = inherited.map_or_else(|| StdTcpListener::bind(address), Ok).map_err(listen_error)?;
     listener.set_nonblocking(true).map_err(listen_error)?;
     let bound = listener.local_addr().map_err(listen_error)?;
     Ok((listener, bound))
+}
+
+/// The inherited socket with its file, or one that is made at the path.
+fn unix_listener(
+    path: &Path,
+    inherited: Option<StdUnixListener>,
+    access: &Access,
+) -> Result<(SocketFile, StdUnixListener), Error> {
+    let Some(listener) = inherited else { return SocketFile::listen(path, access.is_open()) };
+    let socket_error = |source| Error::Socket { path: path.to_owned(), source };
+    listener.set_nonblocking(true).map_err(socket_error)?;
+    let file = SocketFile::take_over(path, access.is_open())?;
+    Ok((file, listener))
 }
 
 /// A place that clients come to.
@@ -194,17 +295,24 @@ impl Place for TcpListener {
     }
 }
 
-impl Place for UnixListener {
+/// The unix socket, and who may come in.
+struct Door {
+    listener: UnixListener,
+    access: Access,
+}
+
+impl Place for Door {
     type Stream = UnixStream;
 
     async fn next(&self, app: &Router) -> io::Result<Option<(UnixStream, Router)>> {
-        let (stream, _) = self.accept().await?;
-        let peer = Peer { uid: stream.peer_cred()?.uid() };
-        if !admits(peer) {
-            tracing::warn!(uid = peer.uid, "a user that may not was turned away from the admin socket");
-            return Ok(None);
+        let (stream, _) = self.listener.accept().await?;
+        match self.access.admit(&stream.peer_cred()?, stream.as_fd()) {
+            Ok(peer) => Ok(Some((stream, app.clone().layer(Extension(peer))))),
+            Err(uid) => {
+                tracing::warn!(uid, "a user that may not was turned away from the admin socket");
+                Ok(None)
+            }
         }
-        Ok(Some((stream, app.clone().layer(Extension(peer)))))
     }
 }
 
@@ -255,14 +363,14 @@ where
     }
 }
 
-/// Publishes metrics every now and then until the stop.
+/// Notes every now and then how the server is, until the stop.
 async fn keep_up(shared: Arc<Shared>, mut watch: Watch) {
-    let mut ticks = interval(UPKEEP_INTERVAL);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut observation = interval(history::INTERVAL);
+    observation.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = watch.stopped() => break,
-            _ = ticks.tick() => shared.upkeep(),
+            _ = observation.tick() => shared.observe(),
         }
     }
 }

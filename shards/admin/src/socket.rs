@@ -1,18 +1,17 @@
 //! The unix socket: made, guarded, taken away.
 //!
-//! Invariants: the socket's file is for its owner alone from the moment it exists. Only a socket that nobody answers on is
-//! replaced, and only a socket of our own is removed. It refuses to make directories.
+//! Invariants: the socket's file is for its owner alone from the moment it exists, unless the config names others who may, by
+//! their credentials. Only a socket that nobody answers on is replaced, and only a socket of our own is removed. It
+//! refuses to make directories.
 
 use crate::Error;
-use crate::server::Peer;
 use rustix::fs::{Mode, fchmod};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with};
-use rustix::process::geteuid;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +21,13 @@ pub(crate) const PATH_BYTES_MAX: usize = 107;
 /// Clients that the kernel keeps waiting: they are people, and scripts.
 const BACKLOG: i32 = 64;
 
+/// The mode of the socket's file, and its mode where credentials decide who may.
+const MODE: u32 = 0o600;
+const MODE_OPEN: u32 = 0o666;
+
+/// What no file has as device and inode.
+const NOBODYS: (u64, u64) = (0, 0);
+
 /// The file of a listening socket; removed when this is dropped, if it is still the one that was made.
 pub(crate) struct SocketFile {
     path: PathBuf,
@@ -30,8 +36,8 @@ pub(crate) struct SocketFile {
 }
 
 impl SocketFile {
-    /// Makes the socket, for its owner alone, and listens.
-    pub(crate) fn listen(path: &Path) -> Result<(Self, UnixListener), Error> {
+    /// Makes the socket, for its owner alone or for everybody, and listens.
+    pub(crate) fn listen(path: &Path, open: bool) -> Result<(Self, UnixListener), Error> {
         let length = path.as_os_str().as_bytes().len();
         if length > PATH_BYTES_MAX {
             return Err(Error::SocketPath { path: path.to_owned(), length, most: PATH_BYTES_MAX });
@@ -44,10 +50,33 @@ impl SocketFile {
         // would be open to others.
         fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(|error| failed(error.into()))?;
         bind(&socket, &address).map_err(|error| failed(error.into()))?;
-        let made = fs::symlink_metadata(path).map_err(failed)?;
-        let file = Self { path: path.to_owned(), identity: (made.dev(), made.ino()) };
+        let file = Self::at(path).map_err(failed)?;
+        file.set_mode(open).map_err(failed)?;
         listen(&socket, BACKLOG).map_err(|error| failed(error.into()))?;
         Ok((file, UnixListener::from(socket)))
+    }
+
+    /// The file of a socket that listens already and was handed over.
+    pub(crate) fn take_over(path: &Path, open: bool) -> Result<Self, Error> {
+        let failed = |source: io::Error| Error::Socket { path: path.to_owned(), source };
+        let file = Self::at(path).map_err(failed)?;
+        file.set_mode(open).map_err(failed)?;
+        Ok(file)
+    }
+
+    fn at(path: &Path) -> io::Result<Self> {
+        let there = fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), identity: (there.dev(), there.ino()) })
+    }
+
+    /// Opens the file up to everybody, or to its owner alone.
+    fn set_mode(&self, open: bool) -> io::Result<()> {
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(if open { MODE_OPEN } else { MODE }))
+    }
+
+    /// Leaves the file where it is.
+    pub(crate) fn leave(mut self) {
+        self.identity = NOBODYS;
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -90,28 +119,4 @@ fn clear(path: &Path, address: &SocketAddrUnix) -> Result<(), Error> {
 fn stream_socket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
-}
-
-/// Whether a client may be answered: the file's mode keeps others out already, but not those who were handed a descriptor,
-/// or for whom somebody has opened the file up.
-pub(crate) fn admits(peer: Peer) -> bool {
-    is_ours(peer.uid, geteuid().as_raw())
-}
-
-fn is_ours(uid: u32, own: u32) -> bool {
-    uid == own || uid == 0
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_servers_user_and_root_are_admitted() {
-        for (uid, own, expected) in
-            [(1000, 1000, true), (0, 1000, true), (0, 0, true), (1001, 1000, false), (1000, 0, false)]
-        {
-            assert_eq!(is_ours(uid, own), expected, "{uid} at a server of {own}");
-        }
-    }
 }

@@ -2,8 +2,14 @@
 //!
 //! What is wrong in itself (a network, a duration, an id) is refused here, before anybody is asked, with status 2.
 
+mod generate;
+mod observe;
+mod operate;
 mod queue;
 
+pub(crate) use generate::{CompletionsOptions, ManOptions};
+pub(crate) use observe::{AuditOptions, ProfileOptions, SessionsOptions, StatusOptions, TopOptions, ViewOptions};
+pub(crate) use operate::{CanaryCommand, DrainOptions, LogCommand, LogSetOptions, ReloadOptions, UpgradeOptions};
 pub(crate) use queue::{
     QueueCommand, QueueDropOptions, QueueExportOptions, QueueListOptions, QueueOrderOptions, QueueShowOptions,
     QueueStatusOptions, QueueVerifyOptions, Selection,
@@ -36,12 +42,40 @@ pub(crate) enum Command {
     /// Tells what the running server decided in a session, by which rule and from what, as far back as it remembers.
     Explain(ExplainOptions),
     /// Has the running server read its config file again, without a session lost.
-    Reload(RunningServer),
+    Reload(ReloadOptions),
+    /// Looks at the core that tries a new config alone, or has it stop.
+    #[command(subcommand)]
+    Canary(CanaryCommand),
+    /// Has the running server take no more mail, end its sessions, and end itself.
+    Drain(DrainOptions),
+    /// Has another process, of the same binary or a new one, take over from the running server; no connection is refused
+    /// and no mail is lost. Waits until it serves.
+    Upgrade(UpgradeOptions),
     /// Looks at the mail that waits in the running server, and does something to it.
     #[command(subcommand)]
     Queue(QueueCommand),
-    /// Tells how the running server is, and each of its shards in numbers.
+    /// Tells how the running server is: what is wrong with it, what to do about it, and its shards in numbers.
+    #[command(after_help = observe::STATUS_EXITS)]
     Status(StatusOptions),
+    /// Shows the running server's cores at work, again and again.
+    ///
+    /// On a terminal it fills the screen and takes keys. Elsewhere, or with --once or --count, frames are printed one after
+    /// the other.
+    #[command(after_help = observe::TOP_KEYS)]
+    Top(TopOptions),
+    /// Lists the running server's open sessions.
+    Sessions(SessionsOptions),
+    /// Tells all numbers of the running server's shards.
+    Shards(ViewOptions),
+    /// Tells the limits in force, how often each was met, and how much of it is used.
+    Limits(ViewOptions),
+    /// Looks at the levels of the running server's log, or changes them.
+    #[command(subcommand)]
+    Log(LogCommand),
+    /// Finds out what a shard of the running server spends its time on, and draws it as a flame graph.
+    Profile(ProfileOptions),
+    /// Tells who had the running server changed: what, when, from what and to what.
+    Audit(AuditOptions),
     /// Copies the state directory, queued mail included, of a server that runs or is stopped. Made again to the same place, it
     /// copies what has changed.
     Backup(BackupOptions),
@@ -50,12 +84,22 @@ pub(crate) enum Command {
     /// Looks into the spool's files, without a server.
     #[command(subcommand)]
     Spool(SpoolCommand),
+    /// Writes the man pages of all commands.
+    Man(ManOptions),
+    /// Prints what a shell needs to complete these commands.
+    ///
+    /// For bash, in a file of /usr/share/bash-completion/completions; for zsh, in a file _ringpost of a directory in fpath;
+    /// for fish, in a file of /usr/share/fish/vendor_completions.d.
+    Completions(CompletionsOptions),
+    /// Reads the raw addresses of a crash from standard input and writes what they mean. The crash handler runs it.
+    #[command(hide = true)]
+    CrashReport,
 }
 
 #[derive(Subcommand)]
 pub(crate) enum ConfigCommand {
     /// Prints the effective configuration as TOML: every key with its value, defaults filled in.
-    Show(ConfigFile),
+    Show(ConfigShowOptions),
 }
 
 #[derive(Subcommand)]
@@ -89,6 +133,18 @@ pub(crate) struct RunningServer {
     pub(crate) config: ConfigFile,
     /// The server's admin socket. Without it the socket is where the config says.
     #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+}
+
+#[derive(Args)]
+pub(crate) struct ConfigShowOptions {
+    /// Asks the running server for the config that is in force there. Secrets are left out.
+    #[arg(long)]
+    pub(crate) running: bool,
+    #[command(flatten)]
+    pub(crate) config: ConfigFile,
+    /// The server's admin socket. Without it the socket is where the config says.
+    #[arg(long, value_name = "PATH", requires = "running")]
     pub(crate) socket: Option<PathBuf>,
 }
 
@@ -128,15 +184,6 @@ pub(crate) struct ExplainOptions {
     /// The id of a session, as it is in the banner and at the end of refusals, or of a message, as it is in the 250.
     #[arg(value_name = "ID", value_parser = id)]
     pub(crate) id: String,
-    /// Prints JSON, as the server sends it.
-    #[arg(long)]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) server: RunningServer,
-}
-
-#[derive(Args)]
-pub(crate) struct StatusOptions {
     /// Prints JSON, as the server sends it.
     #[arg(long)]
     pub(crate) json: bool,
@@ -222,6 +269,15 @@ mod tests {
             ("ringpost backup", "--to <DIR>"),
             ("ringpost restore", "--from <DIR>"),
             ("ringpost spool check /a --config b", "cannot be used with"),
+            ("ringpost config show --socket /run/a.sock", "--running"),
+            ("ringpost sessions --client example.org", "not an address or network"),
+            ("ringpost sessions --limit 0", "1..=1000"),
+            ("ringpost top --interval 10ms", "from 100ms to 1h"),
+            ("ringpost top --once --count 2", "cannot be used with"),
+            ("ringpost profile --seconds 61 --to a.svg", "1..=60"),
+            ("ringpost profile", "--to <FILE>"),
+            ("ringpost completions tcsh", "[possible values: bash"),
+            ("ringpost man", "--to <DIR>"),
         ] {
             let error = parse(line).err().unwrap_or_else(|| panic!("{line}: no error"));
             assert!(error.contains(words), "{line}: {error}");

@@ -1,6 +1,6 @@
 //! The command line's side of the admin socket: one request over HTTP/1.1, one answer, an end.
 //!
-//! Invariants: an answer is waited for no longer than [`PATIENCE`] and read no further than [`ANSWER_BYTES_MAX`]; whatever
+//! Invariants: an answer is waited for no longer than [`PATIENCE`], or than the command says, and read no further than [`ANSWER_BYTES_MAX`]; whatever
 //! goes wrong is told with the socket's path and with what to do. It refuses to talk to a server of another version of the
 //! API, and to start a server.
 
@@ -59,7 +59,7 @@ impl Client {
         if let Some(socket) = &server.socket {
             return Ok(Self { socket: socket.clone(), doubt: "", patience: PATIENCE });
         }
-        let config = check::load(&server.config)
+        let config = check::load_without_credentials(&server.config)
             .context("the config does not tell the server's socket (--socket PATH names it without a config)")?;
         let state_dir = Path::new(&config.server.state_dir);
         let Some(socket) = socket_path(&config, state_dir) else {
@@ -76,6 +76,12 @@ impl Client {
         Ok(Self { socket, doubt, patience: PATIENCE })
     }
 
+    /// Waits so long for each answer, in place of [`PATIENCE`]: what is asked for takes its time, or is looked at by someone
+    /// who would rather see that nothing comes.
+    pub(crate) fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
     /// Asks for what is at a path.
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         self.read(self.ask(Method::GET, path, Bytes::new())?)
@@ -85,6 +91,11 @@ impl Client {
     pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, body: Option<&impl Serialize>) -> Result<T> {
         let body = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
         self.read(self.ask(Method::POST, path, body.into())?)
+    }
+
+    /// Puts something in the place of what is there.
+    pub(crate) fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T> {
+        self.read(self.ask(Method::PUT, path, serde_json::to_vec(body)?.into())?)
     }
 
     /// Has something taken away.
@@ -186,7 +197,8 @@ impl Client {
                 anyhow!("no server is running: nobody listens on {socket}, which a server left behind; {advice}")
             }
             io::ErrorKind::PermissionDenied => anyhow!(
-                "not allowed to use {socket}: only the user that the server runs as, and root, are; try it with sudo"
+                "not allowed to use {socket}: root and the user that the server runs as are, and whom admin.operators \
+                 and admin.readers name; try it with sudo"
             ),
             io::ErrorKind::WouldBlock => anyhow!("the server on {socket} has too many clients waiting; try again"),
             _ => anyhow!(error).context(format!("the server can't be reached on {socket}")),
@@ -201,7 +213,7 @@ impl Client {
         if cut || error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
             return anyhow!(
                 "the server on {socket} closed the connection without an answer: it is stopping, or runs as another user \
-                 (it answers that one, and root)"
+                 (it answers that one, root, and whom admin.operators and admin.readers name)"
             );
         }
         anyhow!(error).context(format!("the server on {socket} is not understood"))
@@ -275,6 +287,10 @@ mod tests {
         assert_eq!(result.expect("an answer"), serde_json::json!([1]));
         assert!(request.starts_with("POST /api/v1/bans HTTP/1.1\r\n"), "{request}");
         assert!(request.to_lowercase().contains("content-length: 6\r\n") && request.ends_with("\"body\""), "{request}");
+        let put = |client: Client| client.put::<Value>("/api/v1/log/levels", &"body");
+        let (result, request) = told_to(&answer("200 OK\r\nringpost-api: 1", "{}"), put);
+        assert_eq!(result.expect("an answer"), serde_json::json!({}));
+        assert!(request.starts_with("PUT /api/v1/log/levels HTTP/1.1\r\n"), "{request}");
     }
 
     #[test]
@@ -336,7 +352,7 @@ mod tests {
         let folder = TempDir::new().expect("a folder");
         let socket = folder.path().join("s");
         let _listening = UnixListener::bind(&socket).expect("bound");
-        let client = Client { patience: Duration::from_millis(50), ..at(socket) };
+        let client = at(socket).with_patience(Duration::from_millis(50));
         check(client.get::<Value>("/"), &["did not answer", "within 0.05 s"]);
     }
 

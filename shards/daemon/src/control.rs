@@ -1,16 +1,28 @@
 //! What the admin socket can have done, carried out: by the keeper, or by the shards.
 
+mod limits;
+mod log;
 mod queue;
+mod sessions;
+mod setup;
+
+pub(crate) use sessions::{SessionsWanted, ShardSessions};
+pub(crate) use setup::{access, audit};
 
 use crate::in_force::Publisher;
 use crate::keeper::Request;
+use crate::main_requests::{Answer, MainRequest};
 use crate::orders::{Explained, Order, Orders};
 use crossbeam::channel::Sender;
-use ringpost_admin::api::{BanAdd, BanView, Explanation, Moment, Reloaded, StepView};
+use ringpost_admin::api::{self, BanAdd, BanView, Explanation, Moment, Reloaded, StepView};
 use ringpost_admin::control::BoxFuture;
-use ringpost_admin::{Control, Refusal};
+use ringpost_admin::{BanChange, Control, ProfileContent, ProfileFormat, Refusal};
 use ringpost_base::{Network, SessionId, SpoolId};
+use ringpost_control::Board;
+use ringpost_metrics::Block;
 use ringpost_policy::{Ban, OwnedValue, Stage, TrailStep};
+use ringpost_runtime::log::LogControl;
+use ringpost_runtime::{ProfileError, Pulse, profile};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,27 +31,53 @@ use tokio::sync::oneshot;
 /// How long a shard has for an answer; it gives them between two of its tasks.
 const SHARD_PATIENCE: Duration = Duration::from_secs(3);
 
+/// Stacks of a profile a second of CPU time: not a multiple of any beat of the server's.
+const PROFILE_HERTZ: u32 = 199;
+
 /// Carries out what the admin socket asks.
 pub(crate) struct Commands {
     pub(crate) keeper: Sender<Request>,
     pub(crate) orders: Orders,
     pub(crate) publisher: Arc<Publisher>,
+    pub(crate) main: Sender<MainRequest>,
+    pub(crate) log: LogControl,
+    pub(crate) pulses: Vec<Arc<Pulse>>,
+    pub(crate) blocks: Vec<Arc<Block>>,
+    pub(crate) board: Arc<Board>,
 }
 
 impl Commands {
     /// Has the keeper do something, and waits for its answer.
     fn keeper<T: Send + 'static>(
         &self,
-        request: impl FnOnce(oneshot::Sender<Result<T, Refusal>>) -> Request,
+        request: impl FnOnce(Answer<T>) -> Request,
     ) -> BoxFuture<'_, Result<T, Refusal>> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.keeper.send(request(answer));
-        Box::pin(async move {
-            let gone = || Refusal::unavailable("the server is stopping");
-            sent.map_err(|_| gone())?;
-            answered.await.map_err(|_| gone())?
-        })
+        answered_by(self.keeper.send(request(answer)).is_ok(), answered)
     }
+
+    /// Has the main thread do something, and waits for its answer.
+    fn main<T: Send + 'static>(
+        &self,
+        request: impl FnOnce(Answer<T>) -> MainRequest,
+    ) -> BoxFuture<'_, Result<T, Refusal>> {
+        if self.board.state().phase.is_final() {
+            return Box::pin(async { Err(stopping()) });
+        }
+        let (answer, answered) = oneshot::channel();
+        answered_by(self.main.send(request(answer)).is_ok(), answered)
+    }
+}
+
+fn stopping() -> Refusal {
+    Refusal::unavailable("the server is stopping")
+}
+
+fn answered_by<'a, T: Send + 'static>(
+    sent: bool,
+    answered: oneshot::Receiver<Result<T, Refusal>>,
+) -> BoxFuture<'a, Result<T, Refusal>> {
+    Box::pin(async move { if sent { answered.await.map_err(|_| stopping())? } else { Err(stopping()) } })
 }
 
 impl Control for Commands {
@@ -47,7 +85,7 @@ impl Control for Commands {
         self.keeper(Request::Bans)
     }
 
-    fn ban(&self, order: BanAdd) -> BoxFuture<'_, Result<BanView, Refusal>> {
+    fn ban(&self, order: BanAdd) -> BoxFuture<'_, Result<BanChange, Refusal>> {
         self.keeper(|answer| Request::Ban(order, answer))
     }
 
@@ -55,8 +93,77 @@ impl Control for Commands {
         self.keeper(|answer| Request::Unban(network, answer))
     }
 
-    fn reload(&self) -> BoxFuture<'_, Result<Reloaded, Refusal>> {
-        self.keeper(|answer| Request::Reload(Some(answer)))
+    fn reload(&self, order: api::ReloadOrder) -> BoxFuture<'_, Result<Reloaded, Refusal>> {
+        self.keeper(|answer| Request::Reload(order, Some(answer)))
+    }
+
+    fn canary(&self) -> BoxFuture<'_, Result<Option<api::CanaryView>, Refusal>> {
+        self.keeper(Request::Canary)
+    }
+
+    fn stop_canary(&self) -> BoxFuture<'_, Result<api::CanaryView, Refusal>> {
+        self.keeper(Request::StopCanary)
+    }
+
+    fn sessions(&self, query: api::SessionQuery) -> BoxFuture<'_, Result<api::Sessions, Refusal>> {
+        Box::pin(async move {
+            let limit = query.limit.unwrap_or(api::SESSIONS_DEFAULT);
+            let wanted = SessionsWanted { limit, client: query.client };
+            let answers = self.ask_all(|_| true, |_, answer| Order::Sessions(wanted, answer)).await;
+            Ok(sessions::merged(answers, limit))
+        })
+    }
+
+    fn limits(&self) -> BoxFuture<'_, Result<Vec<api::LimitView>, Refusal>> {
+        Box::pin(async { Ok(limits::limits(&self.publisher.current().source, &self.blocks)) })
+    }
+
+    fn config(&self) -> BoxFuture<'_, Result<api::ConfigView, Refusal>> {
+        Box::pin(async {
+            let source = self.publisher.current().source;
+            Ok(api::ConfigView { epoch: source.epoch, toml: source.config.render(), file: None })
+        })
+    }
+
+    fn drain(&self, order: api::DrainOrder) -> BoxFuture<'_, Result<api::Draining, Refusal>> {
+        self.main(|answer| MainRequest::Drain(order, answer))
+    }
+
+    fn upgrade(&self, order: api::UpgradeOrder) -> BoxFuture<'_, Result<api::Upgraded, Refusal>> {
+        self.main(|answer| MainRequest::Upgrade(order, answer))
+    }
+
+    fn log_levels(&self) -> BoxFuture<'_, Result<api::LogLevelsView, Refusal>> {
+        Box::pin(async { Ok(log::levels(&self.log)) })
+    }
+
+    fn set_log_levels(
+        &self,
+        levels: Option<api::LogLevelsView>,
+    ) -> BoxFuture<'_, Result<api::LogLevelsView, Refusal>> {
+        Box::pin(async { log::set_levels(&self.log, levels) })
+    }
+
+    fn profile(
+        &self,
+        shard: u16,
+        duration: Duration,
+        format: ProfileFormat,
+    ) -> BoxFuture<'_, Result<ProfileContent, Refusal>> {
+        let pulse = self.pulses.iter().find(|pulse| pulse.shard().0 == shard).cloned();
+        Box::pin(async move {
+            let count = self.pulses.len();
+            let none = || Refusal::not_found(format!("there is no shard {shard}; there are {count}, from 0"));
+            let pulse = pulse.ok_or_else(none)?;
+            let (answer, answered) = oneshot::channel();
+            let work = move || {
+                // Whoever asked may have given up.
+                let _ = answer.send(profiled(&pulse, duration, format));
+            };
+            let started = std::thread::Builder::new().name("profile".to_owned()).spawn(work);
+            started.map_err(|error| Refusal::unavailable(format!("no thread to take the profile: {error}")))?;
+            answered.await.map_err(|_| Refusal::unavailable("the profile was given up; this is a bug"))?
+        })
     }
 
     fn explain(&self, id: String) -> BoxFuture<'_, Result<Explanation, Refusal>> {
@@ -83,6 +190,18 @@ impl Control for Commands {
             )))
         })
     }
+}
+
+/// Takes a profile; blocks for so long.
+fn profiled(pulse: &Pulse, duration: Duration, format: ProfileFormat) -> Result<ProfileContent, Refusal> {
+    let profile = profile(pulse, duration, PROFILE_HERTZ).map_err(|error| match error {
+        ProfileError::Busy => Refusal::conflict(error.to_string()),
+        _ => Refusal::unavailable(error.to_string()),
+    })?;
+    Ok(match format {
+        ProfileFormat::Svg => ProfileContent { content_type: "image/svg+xml", text: profile.flame_graph() },
+        ProfileFormat::Folded => ProfileContent { content_type: "text/plain; charset=utf-8", text: profile.folded() },
+    })
 }
 
 fn explanation(shard: u16, known: Explained, message: Option<String>) -> Explanation {

@@ -48,6 +48,11 @@ impl Publisher {
         Arc::new(Self { slot: Mutex::new(first), board })
     }
 
+    /// Puts something in the place of what is there before any shard has begun.
+    pub(crate) fn begin_with(&self, first: InForce) {
+        *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = first;
+    }
+
     /// What is in force now.
     pub(crate) fn current(&self) -> InForce {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner).clone()

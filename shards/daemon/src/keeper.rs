@@ -10,21 +10,26 @@ use crate::cli::ConfigFile;
 use crate::control::ban_view;
 use crate::greylist::GreylistFile;
 use crate::in_force::{InForce, Publisher, Source};
-use crate::lifecycle::log_options;
+use crate::logging::log_options;
 use crate::nftables::Mirror;
+use crate::notify;
 use crate::reload::{self, Stamp};
 use crate::state::StateDir;
+use crate::telemetry::telemetry_options;
 use anyhow::{Context, Result};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
-use ringpost_admin::Refusal;
-use ringpost_admin::api::{BanAdd, BanView, Reloaded};
+use ringpost_admin::{Audit, BanChange, Note, Refusal};
+use ringpost_admin::api::{BanAdd, BanView, CanaryView, ReloadOrder, Reloaded};
 use ringpost_base::Network;
 use ringpost_config::Config;
 use ringpost_dns::Dns;
+use ringpost_metrics::Block;
 use ringpost_net::Ticketing;
 use ringpost_policy::{BanBook, BanError, BanOrder, GreyRecord, GreySieve, OPERATOR};
 use ringpost_runtime::log::LogControl;
 use ringpost_runtime::now;
+use ringpost_telemetry::Telemetry;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -38,6 +43,9 @@ const ROUND: Duration = Duration::from_secs(1);
 /// Bans that rules ask for in one moment are put in force together.
 const ORDERS_TOGETHER: usize = 10_000;
 
+/// Changes of the greylist that are kept while another process may have the file: what is above is put off once more.
+const PAUSED_RECORDS_MAX: usize = 100_000;
+
 type Answer<T> = oneshot::Sender<Result<T, Refusal>>;
 
 /// What the keeper is asked.
@@ -45,17 +53,32 @@ pub(crate) enum Request {
     /// The bans in force.
     Bans(Answer<Vec<BanView>>),
     /// A ban by the operator.
-    Ban(BanAdd, Answer<BanView>),
+    Ban(BanAdd, Answer<BanChange>),
     /// The end of one.
     Unban(Network, Answer<BanView>),
     /// The config file is to be read again; without an answer for SIGHUP.
-    Reload(Option<Answer<Reloaded>>),
+    Reload(ReloadOrder, Option<Answer<Reloaded>>),
+    /// The canary that runs, or the last one.
+    Canary(Answer<Option<CanaryView>>),
+    /// The canary that runs is to be taken back.
+    StopCanary(Answer<CanaryView>),
+    /// Where reloads that a signal asks for are noted from now on.
+    Audit(Audit),
+    /// While another process takes over, the files of bans and greylist are its own: nothing is written, or it is again.
+    Pause(bool, oneshot::Sender<()>),
     /// A ban that a rule asks for.
     Ordered(BanOrder),
     /// Changes of a shard's greylist.
     Greylisted(Vec<GreyRecord>),
     /// The server stops: write down what is left.
     Stop,
+}
+
+impl Request {
+    /// What SIGHUP asks for.
+    pub(crate) fn reload_by_signal() -> Self {
+        Self::Reload(ReloadOrder::default(), None)
+    }
 }
 
 /// What the keeper is made of.
@@ -65,12 +88,17 @@ pub(crate) struct Keeper {
     pub(crate) state: Arc<StateDir>,
     pub(crate) ticketing: Ticketing,
     pub(crate) log: LogControl,
+    pub(crate) telemetry: Telemetry,
     pub(crate) descriptors: u64,
     pub(crate) services: Handle,
+    pub(crate) blocks: Vec<Arc<Block>>,
     pub(crate) book: BanBook,
     pub(crate) ban_file: BanFile,
     pub(crate) greylist: GreylistFile,
     pub(crate) requests: Receiver<Request>,
+    pub(crate) audit: Audit,
+    /// While another process has the files: changes of the greylist that wait for the case that it fails.
+    pub(crate) paused: Option<Vec<GreyRecord>>,
 }
 
 /// A file that the config names, and what is known of its changes.
@@ -117,11 +145,22 @@ impl Keeper {
             match next.take().map_or_else(|| self.requests.recv_timeout(wait), Ok) {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return self.end(),
                 Ok(Request::Ordered(order)) => next = self.ordered(order, mirror.as_ref()),
-                Ok(Request::Reload(answer)) => {
+                Ok(Request::Reload(ReloadOrder { canary: Some(_) }, answer)) => {
+                    let refusal = Refusal::unavailable("this server can't try a config on one core yet");
+                    // Whoever asked may have given up.
+                    answer.into_iter().for_each(|answer| drop(answer.send(Err(refusal.clone()))));
+                }
+                Ok(Request::Reload(_, answer)) => {
+                    let former = self.publisher.current().source.epoch;
+                    notify::reloading();
                     let result = self.reload(&watches);
                     if result.is_ok() {
                         watches = self.watches();
                         mirror = self.mirror(mirror);
+                    }
+                    notify::ready();
+                    if answer.is_none() {
+                        self.audit.note(noted(former, &result));
                     }
                     report(result, answer);
                 }
@@ -161,11 +200,22 @@ impl Keeper {
                 let _ = answer.send(self.unban(network, mirror));
             }
             Request::Greylisted(records) => self.write_greylist(&records),
-            Request::Ordered(_) | Request::Reload(_) | Request::Stop => {}
+            Request::Canary(answer) => {
+                let _ = answer.send(Ok(None));
+            }
+            Request::StopCanary(answer) => {
+                let _ = answer.send(Err(Refusal::conflict("no canary is running")));
+            }
+            Request::Audit(audit) => self.audit = audit,
+            Request::Pause(pause, done) => {
+                self.pause(pause);
+                let _ = done.send(());
+            }
+            Request::Ordered(_) | Request::Reload(..) | Request::Stop => {}
         }
     }
 
-    fn ban(&mut self, order: BanAdd, mirror: Option<&Mirror>) -> Result<BanView, Refusal> {
+    fn ban(&mut self, order: BanAdd, mirror: Option<&Mirror>) -> Result<BanChange, Refusal> {
         let at = now().wall;
         let ttl = order.ttl.map(|ttl| ttl.0);
         let added = self.book.add(order.network, &order.reason, OPERATOR, ttl, at);
@@ -179,7 +229,7 @@ impl Keeper {
         let ban = added.ban;
         tracing::info!(network = %ban.network, reason = &*ban.reason, "ban added");
         self.put_bans_in_force(mirror);
-        Ok(ban_view(&ban))
+        Ok(BanChange { former: added.replaced.as_deref().map(ban_view), ban: ban_view(&ban) })
     }
 
     fn unban(&mut self, network: Network, mirror: Option<&Mirror>) -> Result<BanView, Refusal> {
@@ -237,13 +287,33 @@ impl Keeper {
         self.save_bans();
     }
 
+    /// Leaves the files to another process, or takes them back.
+    fn pause(&mut self, pause: bool) {
+        if pause {
+            self.save_bans();
+            self.greylist.finish();
+            self.paused.get_or_insert_default();
+        } else if let Some(waiting) = self.paused.take() {
+            self.save_bans();
+            self.write_greylist(&waiting);
+        }
+    }
+
     fn save_bans(&self) {
+        if self.paused.is_some() {
+            return;
+        }
         if let Err(error) = self.ban_file.save(&self.book) {
             tracing::error!(error = format!("{error:#}"), "bans are not written down");
         }
     }
 
     fn write_greylist(&mut self, records: &[GreyRecord]) {
+        if let Some(waiting) = &mut self.paused {
+            let room = PAUSED_RECORDS_MAX.saturating_sub(waiting.len());
+            waiting.extend(records.iter().take(room).cloned());
+            return;
+        }
         let source = self.publisher.current().source;
         let options = source.config.policy.greylist.clone();
         self.greylist.append(records, GreySieve::new(options, source.cores.len(), now().wall));
@@ -293,11 +363,13 @@ impl Keeper {
         } else {
             Dns::start(self.services.clone(), &reload::dns_options(&config)).context("dns.servers")?
         };
+        let telemetry = telemetry_options(&config)?;
         reload::set_bans(&mut self.book, &config);
         let epoch = former.epoch + 1;
         let source = Arc::new(Source { epoch, config, cores, policy, acceptors, dns });
         let bans = Arc::new(self.book.snapshot());
         self.log.change(log_options(&source.config));
+        self.telemetry.change(telemetry)?;
         self.publisher.publish(InForce { source, bans });
         tracing::info!(epoch, "configuration taken up");
         Ok(epoch)
@@ -335,6 +407,15 @@ impl Keeper {
             }
         }
     }
+}
+
+/// A reload that a signal asked for.
+fn noted(former: u64, result: &Result<Reloaded>) -> Note {
+    let (after, refused) = match result {
+        Ok(reloaded) => (serde_json::to_value(reloaded).unwrap_or_default(), None),
+        Err(error) => (Value::Null, Some(format!("{error:#}"))),
+    };
+    Note { refused, ..Note::of_signal("reload", "SIGHUP", json!({ "epoch": former }), after) }
 }
 
 /// Tells who asked how a reload went; for a signal, the log.

@@ -1,12 +1,19 @@
 //! What is asked of a shard from outside, and answered between two of its tasks.
 
+use crate::control::{SessionsWanted, ShardSessions};
+use crate::in_force::Publisher;
 use crate::queue_orders::{Desk, QueueQuestion};
+use crate::shard::{Moving, routes};
 use ringpost_base::{SessionId, ShardId, Timestamp};
 use ringpost_deliver::Runner;
 use ringpost_policy::TrailStep;
-use ringpost_runtime::{Inbox, InboxSender};
+use ringpost_net::{Connection, Table};
+use ringpost_runtime::{Inbox, InboxSender, now, spawn};
 use ringpost_serve::Mx;
+use ringpost_store::Orphans;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use tokio::sync::oneshot;
 
 /// A question to a shard. Where the answer is no longer wanted it goes nowhere.
@@ -15,6 +22,12 @@ pub(crate) enum Order {
     Explain { session: Option<SessionId>, message: String, answer: oneshot::Sender<Option<Explained>> },
     /// Something about the mail that waits.
     Queue(QueueQuestion),
+    /// The sessions that are open.
+    Sessions(SessionsWanted, oneshot::Sender<ShardSessions>),
+    /// A connection that came to a former process, to be served by the listener of this name.
+    Stray { listener: String, connection: OwnedFd },
+    /// Spools of a former process are to be taken over, one group after the other.
+    TakeOver { groups: Vec<Orphans> },
 }
 
 /// What a shard knows of a session.
@@ -28,9 +41,19 @@ pub(crate) struct Explained {
 /// The main thread's ends, by shard.
 pub(crate) type Orders = Vec<InboxSender<Order>>;
 
+/// What a shard answers from.
+pub(crate) struct Desks {
+    pub(crate) mx: Rc<Mx>,
+    pub(crate) runner: Rc<Runner>,
+    pub(crate) table: Rc<Table>,
+    pub(crate) moving: Moving,
+    pub(crate) publisher: Arc<Publisher>,
+}
+
 /// Answers for as long as the shard lives.
-pub(crate) async fn serve(mut inbox: Inbox<Order>, mx: Rc<Mx>, runner: Rc<Runner>, shard: ShardId) {
-    let desk = Desk::new(shard, runner);
+pub(crate) async fn serve(mut inbox: Inbox<Order>, desks: Desks, shard: ShardId) {
+    let Desks { mx, runner, table, moving, publisher } = desks;
+    let desk = Desk::new(shard, runner.clone());
     loop {
         match inbox.receive().await {
             Order::Explain { session, message, answer } => {
@@ -41,6 +64,20 @@ pub(crate) async fn serve(mut inbox: Inbox<Order>, mx: Rc<Mx>, runner: Rc<Runner
                 let _ = answer.send(known);
             }
             Order::Queue(question) => desk.take(question),
+            Order::Sessions(wanted, answer) => {
+                // Whoever asked may have given up.
+                let _ = answer.send(ShardSessions::of(&mx, shard, wanted, now()));
+            }
+            Order::Stray { listener, connection } => {
+                if let Some(connection) = Connection::from_inherited(connection, &table) {
+                    mx.listener(&listener).take(connection);
+                }
+            }
+            Order::TakeOver { groups } => {
+                let routes = Rc::new(routes(&publisher.current().source.config));
+                let (moving, runner) = (moving.clone(), runner.clone());
+                spawn("take a spool over", async move { moving.take_over(runner, routes, groups).await });
+            }
         }
     }
 }

@@ -14,8 +14,8 @@ use ringpost_deliver::{
 };
 use ringpost_dns::Resolver;
 use ringpost_message::Recipient;
-use ringpost_metrics::Block;
-use ringpost_net::{Bound, Table, serve};
+use ringpost_metrics::{Block, Gauge};
+use ringpost_net::{Bound, Stop, Table, serve};
 use ringpost_policy::{GreyRecord, GreySecret, Greylist, Ledger};
 use ringpost_queue::{
     DefaultRoute, Destination, DestinationOptions, DomainRoute, PatternRoute, Queue, Routes, RoutesSetup,
@@ -24,11 +24,13 @@ use ringpost_runtime::local::Bell;
 use ringpost_runtime::{Inbox, MeshSeat, Shard, entropy, sleep, spawn_vital, tick};
 use ringpost_serve::{ListenerRules, Mx, MxSetup, Owners, OwnersSetup, Question, Rules, Timeouts, Verdict};
 use ringpost_smtp::Protocol;
-use ringpost_store::{Budget, FilesThread, JobDone, Opened, Orphans, Setup as StoreSetup, SpaceLimits, Store, open};
+use ringpost_store::{Budget, FilesThread, JobDone, Opened, Orphans, Setup as StoreSetup, SpaceLimits, Store, TakeOver, open};
 use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::rc::Rc;
+use ringpost_telemetry::{Telemetry, Tracer};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
@@ -44,8 +46,54 @@ const CUT_OFF: Duration = Duration::from_secs(2);
 /// How long a message of the class `memory` waits for its first attempt before it is written into the spool.
 const KEPT_MAX: Duration = Duration::from_secs(10);
 
+/// How long a spool is left alone that can't be taken over, as for a disk that is full.
+const TAKE_OVER_AGAIN: Duration = Duration::from_secs(30);
+
+/// How long clients may go on by themselves while another process takes new connections.
+const BY_THEMSELVES: Duration = Duration::from_secs(5);
+
 /// How often the stop looks whether something has ended.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// How a server is to end, told to the shards before they are told to.
+#[derive(Default)]
+pub(crate) struct Ending {
+    /// Somebody else has the listening sockets too: the service manager, for the next start.
+    kept_open: bool,
+    /// Another process takes connections from them already.
+    succeeded: AtomicBool,
+    /// For how long the queue is still delivered once the sessions have ended, in milliseconds.
+    queue_for: AtomicU64,
+}
+
+impl Ending {
+    pub(crate) fn new(kept_open: bool) -> Arc<Self> {
+        Arc::new(Self { kept_open, ..Self::default() })
+    }
+
+    /// Another process takes the connections from now on.
+    pub(crate) fn hand_over(&self) {
+        self.succeeded.store(true, Ordering::Release);
+    }
+
+    fn is_succeeded(&self) -> bool {
+        self.succeeded.load(Ordering::Acquire)
+    }
+
+    /// The queue is still delivered.
+    pub(crate) fn deliver_for(&self, span: Duration) {
+        self.queue_for.store(u64::try_from(span.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
+    }
+
+    /// For how long.
+    pub(crate) fn queue_for(&self) -> Duration {
+        Duration::from_millis(self.queue_for.load(Ordering::Acquire))
+    }
+
+    fn stop(&self) -> Stop {
+        if self.kept_open || self.is_succeeded() { Stop::HandOver } else { Stop::Close }
+    }
+}
 
 /// A listener's socket for one shard.
 pub(crate) struct Socket {
@@ -63,6 +111,7 @@ pub(crate) struct Equipment {
     pub(crate) directory: PathBuf,
     pub(crate) orphans: Orphans,
     pub(crate) sockets: Vec<Socket>,
+    pub(crate) ending: Arc<Ending>,
     /// By which the steering of each listener is changed, on one of the shards.
     pub(crate) rudders: Vec<(String, Bound)>,
     /// What the greylist of this shard remembers from before.
@@ -72,6 +121,7 @@ pub(crate) struct Equipment {
     pub(crate) lease_mesh: MeshSeat<LeaseQuestion, LeaseAnswer>,
     /// The thread for what only exists on tokio.
     pub(crate) services: Handle,
+    pub(crate) telemetry: Telemetry,
     pub(crate) orders: Inbox<Order>,
     pub(crate) keeper: Sender<Request>,
     pub(crate) files: FilesThread,
@@ -97,21 +147,31 @@ pub(crate) async fn run(shard: Shard, equipment: Equipment) {
     let Some(ready) = taking.wait_for(&mut seat, fits).await else {
         return close(&taking.store, &seat).await;
     };
-    let Rest { sockets, inbox, orders, keeper, block } = rest;
-    taking.begin(inbox, orders, keeper.clone());
+    let Rest { sockets, inbox, orders, keeper, block, ending } = rest;
+    let moving = Moving::default();
+    taking.begin(inbox, orders, keeper.clone(), &moving);
     let listening = Rc::new(Cell::new(sockets.len()));
-    let stops = listen(sockets, &taking.mx, &taking.table, &block, &listening);
+    let stops = listen(sockets, &taking, &block, &listening, &ending);
     // Only now: who sees the acknowledgement may connect.
     seat.acknowledge(ready);
-    taking.wait_for(&mut seat, Phase::is_final).await;
+    let ended = taking.wait_for(&mut seat, Phase::is_final).await;
     // A socket that is still held here would go on taking connections that nobody serves.
     taking.rudders.clear();
     stops.iter().for_each(|stop| stop.ring());
+    moving.end();
     let drain_timeout = taking.in_force.source.config.server.drain_timeout.0;
     let deadline = tick().deadline(drain_timeout);
     // What is in memory only would be lost with the process: first of all, since nobody knows how long it has.
     persist_all(&taking.store).await;
-    drain(&taking.table, &listening, deadline).await;
+    close_listeners(&listening).await;
+    if let Some(state) = ended {
+        seat.acknowledge(state);
+    }
+    if ending.is_succeeded() {
+        finish_by_themselves(&taking.table, deadline).await;
+    }
+    drain(&taking.table, deadline).await;
+    deliver_rest(&block, ending.queue_for()).await;
     end_attempts(&taking.runner, deadline).await;
     persist_all(&taking.store).await;
     send_greylist(&taking.owners, &keeper);
@@ -125,12 +185,13 @@ struct Rest {
     orders: Inbox<Order>,
     keeper: Sender<Request>,
     block: Arc<Block>,
+    ending: Arc<Ending>,
 }
 
 /// Opens the spool and makes everything that serves and delivers.
 async fn make(shard: Shard, equipment: Equipment) -> Result<(Taking, Seat, Rest), String> {
     let Shard { id, block, seat } = shard;
-    let Equipment { core, shards, publisher, state_dir, directory, orphans, sockets, rudders, keeper, .. } = equipment;
+    let Equipment { core, shards, publisher, state_dir, directory, orphans, sockets, rudders, keeper, ending, .. } = equipment;
     let in_force = publisher.current();
     let config = &in_force.source.config;
     let routes = Rc::new(routes(config));
@@ -153,7 +214,9 @@ async fn make(shard: Shard, equipment: Equipment) -> Result<(Taking, Seat, Rest)
     let leases = Leases::new(id, shards, equipment.lease_mesh.open(), block.clone());
     leases.configure(destinations(config));
     let ids = Rc::new(RefCell::new(MessageIds::new(id, entropy())));
+    let tracer = Rc::new(equipment.telemetry.tracer(entropy()));
     let runner = Runner::new(RunnerSetup {
+        tracer: tracer.clone(),
         queue: Queue::new(config.queue.clone(), entropy()),
         store: store.clone(),
         files: equipment.files,
@@ -165,13 +228,13 @@ async fn make(shard: Shard, equipment: Equipment) -> Result<(Taking, Seat, Rest)
         block: block.clone(),
     });
     recovered.into_iter().for_each(|message| runner.recovered(requeued(message)));
-    let parts = Parts { id, shards, secret: equipment.secret, keeper: keeper.clone(), block: block.clone() };
+    let parts = Parts { id, shards, secret: equipment.secret, keeper: keeper.clone(), block: block.clone(), tracer };
     let owners = parts.owners(config, equipment.mesh, equipment.greylisted);
     let mx = parts.mx(&in_force, Delivery { routes, runner: &runner, resolver, ids }, &owners);
     let mx = mx.map_err(|error| format!("{error:#}"))?;
     let table = Table::new();
     let taking = Taking { id, shards, target_parts, rudders, mx, owners, runner, store, table, publisher, in_force };
-    let rest = Rest { sockets, inbox: equipment.inbox, orders: equipment.orders, keeper, block };
+    let rest = Rest { sockets, inbox: equipment.inbox, orders: equipment.orders, keeper, block, ending };
     Ok((taking, seat, rest))
 }
 
@@ -187,6 +250,7 @@ struct Parts {
     secret: GreySecret,
     keeper: Sender<Request>,
     block: Arc<Block>,
+    tracer: Rc<Tracer>,
 }
 
 /// What an MX needs of delivery.
@@ -229,6 +293,7 @@ impl Parts {
             bans: in_force.bans.clone(),
             owners: owners.clone(),
             secret: self.secret,
+            tracer: self.tracer.clone(),
             resolver,
             trail_bytes: source.config.explain.memory.0 as usize,
             store: runner.store().clone(),
@@ -297,7 +362,7 @@ struct Taking {
 
 impl Taking {
     /// Starts the tasks that live as long as the shard.
-    fn begin(&self, inbox: Inbox<JobDone>, orders: Inbox<Order>, keeper: Sender<Request>) {
+    fn begin(&self, inbox: Inbox<JobDone>, orders: Inbox<Order>, keeper: Sender<Request>, moving: &Moving) {
         spawn_vital(self.runner.clone().run());
         spawn_vital(self.runner.clone().collect(inbox));
         spawn_vital(self.store.clone().persist_old(KEPT_MAX));
@@ -306,7 +371,14 @@ impl Taking {
         spawn_vital(self.table.clone().keep_swept());
         spawn_vital(self.owners.clone().serve());
         spawn_vital(self.owners.clone().keep_swept());
-        spawn_vital(orders::serve(orders, self.mx.clone(), self.runner.clone(), self.id));
+        let desk = orders::Desks {
+            mx: self.mx.clone(),
+            runner: self.runner.clone(),
+            table: self.table.clone(),
+            moving: moving.clone(),
+            publisher: self.publisher.clone(),
+        };
+        spawn_vital(orders::serve(orders, desk, self.id));
         let owners = self.owners.clone();
         spawn_vital(async move {
             loop {
@@ -386,7 +458,7 @@ impl Taking {
                 config.listeners.iter().any(|listener| listener.name == *name && listener.is_steered())
             };
             if steered(config) != steered(former) {
-                bound.steer(steered(config).then_some(config.policy.ledger.networks), self.shards);
+                bound.steer(steered(config).then_some(config.policy.ledger.networks));
             }
         }
     }
@@ -401,7 +473,7 @@ fn send_greylist(owners: &Owners, keeper: &Sender<Request>) {
 }
 
 /// Where mail goes.
-fn routes(config: &Config) -> Routes {
+pub(crate) fn routes(config: &Config) -> Routes {
     let routing = &config.routing;
     let destination = |name: &String| {
         let local = config.targets.iter().any(|target| target.name == *name && target.kind.is_local());
@@ -458,20 +530,23 @@ fn space(config: &Config) -> SpaceLimits {
 /// Starts the listeners; gives what stops each.
 fn listen(
     sockets: Vec<Socket>,
-    mx: &Rc<Mx>,
-    table: &Rc<Table>,
+    taking: &Taking,
     block: &Arc<Block>,
     listening: &Rc<Cell<usize>>,
+    ending: &Arc<Ending>,
 ) -> Vec<Rc<Bell>> {
     let mut stops = Vec::with_capacity(sockets.len());
     for socket in sockets {
-        let listener = mx.listener(&socket.name);
-        let (table, block, listening) = (table.clone(), block.clone(), listening.clone());
-        let stop = Rc::new(Bell::default());
+        let listener = taking.mx.listener(&socket.name);
+        let (table, block, listening) = (taking.table.clone(), block.clone(), listening.clone());
+        let (stop, ending) = (Rc::new(Bell::default()), ending.clone());
         stops.push(stop.clone());
         spawn_vital(async move {
             let take = move |connection| listener.take(connection);
-            let stopped = async move { stop.heard().await };
+            let stopped = async move {
+                stop.heard().await;
+                ending.stop()
+            };
             serve(socket.bound, table, block, take, stopped).await;
             listening.set(listening.get() - 1);
         });
@@ -479,13 +554,81 @@ fn listen(
     stops
 }
 
-/// Lets the listeners finish their last call and the sessions their messages; cuts off what is left at the deadline. A session
-/// that waits for a next hop then is left behind: its client was promised nothing.
-async fn drain(table: &Rc<Table>, listening: &Cell<usize>, deadline: Deadline) {
+/// Spools of a former process that are being taken over, which a stop gives up: what is not here yet stays where it is, for the
+/// next start.
+#[derive(Clone, Default)]
+pub(crate) struct Moving {
+    ended: Rc<Cell<bool>>,
+    under_way: Rc<RefCell<Vec<Rc<Bell>>>>,
+}
+
+impl Moving {
+    fn end(&self) {
+        self.ended.set(true);
+        self.under_way.borrow().iter().for_each(|bell| bell.ring());
+    }
+
+    /// Takes spools over, one group after the other; their messages are in the queue as soon as they are durable here.
+    pub(crate) async fn take_over(&self, runner: Rc<Runner>, routes: Rc<Routes>, groups: Vec<Orphans>) {
+        let ended = Rc::new(Bell::default());
+        self.under_way.borrow_mut().push(ended.clone());
+        if self.ended.get() {
+            return;
+        }
+        let taken = async {
+            take_over_all(&runner, &routes, groups).await;
+            true
+        };
+        let given_up = async {
+            ended.heard().await;
+            false
+        };
+        if !futures_lite::future::or(Box::pin(taken), given_up).await {
+            tracing::info!("taking spools over is left to the next start");
+        }
+    }
+}
+
+async fn take_over_all(runner: &Rc<Runner>, routes: &Rc<Routes>, groups: Vec<Orphans>) {
+    for group in groups {
+        let mut under_way = TakeOver::new(group);
+        let recovered = loop {
+            let look = |id, stored: &[u8]| digest(routes, id, stored);
+            match runner.store().take_over(&mut under_way, look).await {
+                Ok(recovered) => break recovered,
+                Err(error) => {
+                    let again = TAKE_OVER_AGAIN.as_secs();
+                    tracing::error!(%error, again_in_seconds = again, "a spool can't be taken over");
+                    sleep(TAKE_OVER_AGAIN).await;
+                }
+            }
+        };
+        recovered.into_iter().for_each(|message| runner.recovered(requeued(message)));
+    }
+}
+
+/// Lets the listeners finish their last call.
+async fn close_listeners(listening: &Cell<usize>) {
+    while listening.get() > 0 {
+        sleep(LOOK).await;
+    }
+}
+
+/// While another process takes the connections, clients may finish what they came for: for a while, nobody is told to leave.
+async fn finish_by_themselves(table: &Table, deadline: Deadline) {
+    let end = tick().deadline(BY_THEMSELVES);
+    while !table.is_empty() && !end.passed(tick()) && !deadline.passed(tick()) {
+        sleep(LOOK).await;
+    }
+}
+
+/// Lets the sessions finish their messages; cuts off what is left at the deadline. A session that waits for a next hop then is
+/// left behind: its client was promised nothing.
+async fn drain(table: &Rc<Table>, deadline: Deadline) {
     table.stop();
     let end = deadline.0.deadline(CUT_OFF);
     let mut told = false;
-    while listening.get() > 0 || !table.is_empty() {
+    while !table.is_empty() {
         sleep(LOOK).await;
         if deadline.passed(tick()) {
             if !std::mem::replace(&mut told, true) {
@@ -501,6 +644,19 @@ async fn drain(table: &Rc<Table>, listening: &Cell<usize>, deadline: Deadline) {
             );
             return;
         }
+    }
+}
+
+/// Goes on delivering until nothing is left that would be tried, or the time is over.
+async fn deliver_rest(block: &Block, within: Duration) {
+    let end = tick().deadline(within);
+    loop {
+        let waiting = block.gauge(Gauge::QueueMessages);
+        let kept = block.gauge(Gauge::QueueHeld) + block.gauge(Gauge::QueueDead);
+        if waiting <= kept || end.passed(tick()) {
+            return;
+        }
+        sleep(LOOK).await;
     }
 }
 

@@ -3,14 +3,15 @@
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// The state directory, held by this process.
 pub(crate) struct StateDir {
     path: PathBuf,
     /// Locked as long as it is open.
-    _lock: File,
+    lock: File,
 }
 
 impl StateDir {
@@ -34,7 +35,25 @@ impl StateDir {
         lock.set_len(0)
             .and_then(|()| lock.write_all(pid.as_bytes()))
             .with_context(|| format!("{}: the state directory can't be written to; {advice}", path.display()))?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock })
+    }
+
+    /// The state directory of a process that this one takes over from, by its lock.
+    pub(crate) fn inherit(configured: &str, lock: OwnedFd) -> Result<Self> {
+        let path = Path::new(configured).canonicalize();
+        let path = path.with_context(|| format!("{configured}: the state directory can't be found"))?;
+        let mut lock = File::from(lock);
+        let pid = format!("{}\n", std::process::id());
+        lock.set_len(0)
+            .and_then(|()| lock.seek(SeekFrom::Start(0)))
+            .and_then(|_| lock.write_all(pid.as_bytes()))
+            .with_context(|| format!("{}: the lock that was handed over can't be written to", path.display()))?;
+        Ok(Self { path, lock })
+    }
+
+    /// The lock, for another process: the directory stays locked until both are gone.
+    pub(crate) fn lock(&self) -> Result<OwnedFd> {
+        Ok(self.lock.try_clone().context("the lock of the state directory")?.into())
     }
 
     /// Whether a server holds the state directory. Its lock is taken for a moment where it is free, so a server that is started in that moment

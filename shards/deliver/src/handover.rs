@@ -2,13 +2,14 @@
 
 use crate::leases::Asker;
 use crate::parcel::{Done, Parcel};
-use crate::runner::{Runner, ours};
+use crate::runner::{Runner, deliver, ours};
 use ringpost_message::Envelope;
 use ringpost_metrics::Timing;
 use ringpost_queue::{HandedOver, How, Lease, LeaseReport, NotHandedOver, Outcome, Reason};
 use ringpost_runtime::local::{Promise, promise};
 use ringpost_runtime::{contain, sleep, spawn, tick};
 use ringpost_store::LoadedContent;
+use ringpost_trace::SpanKind;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
@@ -72,8 +73,8 @@ impl Runner {
         let mut outcomes = Vec::with_capacity(envelope.recipients.len());
         for (destination, recipients) in self.by_next_hop(&envelope) {
             let (id, envelope, content) = (envelope.id, envelope.clone(), content.clone());
-            let parcel = Parcel { id, envelope, content, recipients, number: 1, again: false };
-            outcomes.extend(self.take_there(destination, &parcel).await.outcomes);
+            let parcel = Parcel { id, envelope, content, recipients, number: 1, again: false, context: None };
+            outcomes.extend(self.take_there(destination, parcel).await.outcomes);
         }
         self.count(&outcomes);
         let recipients: Vec<u32> = (0..envelope.recipients.len() as u32).collect();
@@ -186,7 +187,15 @@ impl Runner {
         }
     }
 
-    async fn take_there(self: &Rc<Self>, destination: Rc<str>, parcel: &Parcel) -> Done {
+    async fn take_there(self: &Rc<Self>, destination: Rc<str>, mut parcel: Parcel) -> Done {
+        let traced = self.trace(parcel.id, &destination, parcel.number);
+        parcel.context = self.context(parcel.id, traced.as_ref());
+        let done = self.take_in_turn(destination, &parcel).await;
+        self.traced(traced, SpanKind::Client, &done);
+        done
+    }
+
+    async fn take_in_turn(self: &Rc<Self>, destination: Rc<str>, parcel: &Parcel) -> Done {
         let target = self.directions.borrow().targets.find(&destination).cloned();
         let Some(target) = target else {
             return Done::all(&parcel.recipients, &Outcome::Deferred(ours("there is no such target any more")), false);
@@ -199,12 +208,12 @@ impl Runner {
         let since = tick();
         slot.begun = true;
         slot.left = slot.left.saturating_sub(1);
-        let done = contain(target.deliver(parcel)).await;
+        let done = contain(deliver(&target, parcel, &destination)).await;
         slot.begun = false;
         self.block.observe(Timing::Attempt, tick().since(since));
         let done = match done {
             Ok(Some(done)) => done,
-            Ok(None) => return Done { outcomes: Vec::new(), hop_failed: false },
+            Ok(None) => return Done::of(Vec::new(), false),
             Err(panic) => {
                 self.panicked(parcel.id, &destination, panic);
                 return Done::all(&parcel.recipients, &Outcome::Deferred(ours("a fault of this server")), false);

@@ -15,6 +15,7 @@ mod parcel;
 mod report;
 mod reroute;
 mod runner;
+mod spans;
 mod target;
 mod webhook;
 

@@ -3,12 +3,14 @@
 use crate::maildir::{PathTemplate, file_name};
 use crate::parcel::Done;
 use crate::runner::{Runner, Underway, ours};
+use crate::spans::Traced;
 use ringpost_base::{SpoolId, Tick};
 use ringpost_message::{Envelope, delivery_header};
 use ringpost_metrics::Timing;
 use ringpost_queue::{Asked, How, LegId, Outcome, Status};
 use ringpost_runtime::tick;
 use ringpost_store::{Job, JobContent, JobDone, JobKind, LoadedContent};
+use ringpost_trace::SpanKind;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -23,6 +25,7 @@ pub(crate) struct InFiles {
     /// Outcomes known already.
     outcomes: Vec<(u32, Outcome)>,
     since: Tick,
+    traced: Option<Traced>,
 }
 
 impl Runner {
@@ -54,7 +57,7 @@ impl Runner {
     }
 
     fn submit(&self, kind: JobKind, underway: Underway, places: Vec<Vec<u32>>, outcomes: Vec<(u32, Outcome)>) {
-        let Underway { leg, parcel, .. } = underway;
+        let Underway { leg, parcel, traced, .. } = underway;
         let content = match parcel.content {
             LoadedContent::Memory(bytes) => JobContent::Memory(bytes),
             LoadedContent::File(path, file) => JobContent::File(path, file),
@@ -62,7 +65,7 @@ impl Runner {
         let number = self.next_job.get();
         self.next_job.set(number + 1);
         let (id, again) = (parcel.id, parcel.again);
-        let waiting = InFiles { id, leg, envelope: parcel.envelope, places, outcomes, since: tick() };
+        let waiting = InFiles { id, leg, envelope: parcel.envelope, places, outcomes, since: tick(), traced };
         self.in_files.borrow_mut().insert(number, waiting);
         self.files.submit(Job { number, id, kind, content, again });
     }
@@ -70,7 +73,7 @@ impl Runner {
     /// The files thread has done a job.
     pub(crate) fn collected(self: &Rc<Self>, done: JobDone) {
         let Some(waiting) = self.in_files.borrow_mut().remove(&done.number) else { return };
-        let InFiles { id, leg, envelope, places, mut outcomes, since } = waiting;
+        let InFiles { id, leg, envelope, places, mut outcomes, since, traced } = waiting;
         self.block.observe(Timing::Attempt, tick().since(since));
         for (place, result) in done.places {
             let outcome = match result {
@@ -84,7 +87,9 @@ impl Runner {
             };
             outcomes.extend(places.get(place).into_iter().flatten().map(|number| (*number, outcome.clone())));
         }
-        self.finish(id, leg, Some(&envelope), Done { outcomes, hop_failed: false }, Asked::Worked);
+        let done = Done::of(outcomes, false);
+        self.traced(traced, SpanKind::Internal, &done);
+        self.finish(id, leg, Some(&envelope), done, Asked::Worked);
     }
 }
 

@@ -20,6 +20,8 @@ pub(crate) struct Parcel {
     pub(crate) number: u32,
     /// Whether an earlier attempt may have delivered it without our knowing.
     pub(crate) again: bool,
+    /// The trace context of this attempt, for a server that can be told it (W3C Trace Context, `traceparent`).
+    pub(crate) context: Option<String>,
 }
 
 /// How a delivery came out.
@@ -28,11 +30,18 @@ pub(crate) struct Done {
     pub(crate) outcomes: Vec<(u32, Outcome)>,
     /// Whether it was the destination that did not work, and not this message that it would not have.
     pub(crate) hop_failed: bool,
+    /// The server that answered, or that did not; nothing where there is none.
+    pub(crate) remote: Option<Rc<str>>,
 }
 
 impl Done {
+    /// Outcomes that no server is known for.
+    pub(crate) fn of(outcomes: Vec<(u32, Outcome)>, hop_failed: bool) -> Self {
+        Self { outcomes, hop_failed, remote: None }
+    }
+
     /// The same outcome for every recipient of a parcel.
     pub(crate) fn all(recipients: &[u32], outcome: &Outcome, hop_failed: bool) -> Self {
-        Self { outcomes: recipients.iter().map(|number| (*number, outcome.clone())).collect(), hop_failed }
+        Self::of(recipients.iter().map(|number| (*number, outcome.clone())).collect(), hop_failed)
     }
 }

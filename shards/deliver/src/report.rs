@@ -2,6 +2,7 @@
 //! settled.
 
 use crate::runner::Runner;
+use crate::spans::Reported;
 use ringpost_base::{SpoolId, Timestamp};
 use ringpost_message::report::{
     REPORT_RETURN_MAX, Report, ReportBody, ReportKind, ReportedRecipient, compose, envelope_of, wanted,
@@ -208,7 +209,8 @@ impl Runner {
         if told.is_empty() {
             return Sent::Yes;
         }
-        let at = now().wall;
+        let since = now();
+        let at = since.wall;
         let id = self.ids.borrow_mut().next(at);
         let host = self.directions.borrow().targets.host().clone();
         let recipients: Vec<ReportedRecipient<'_>> = told
@@ -238,6 +240,8 @@ impl Runner {
         }
         self.commit(&envelope, &text).await;
         self.block.add(row(kind), 1);
+        let made = Reported { about: original.id, id, kind: kind.name(), recipients: told.len(), since };
+        self.trace_report(&made);
         tracing::info!(id = %envelope.id, about = %original.id, to = &*original.from, kind = kind.name(),
             recipients = told.len() as u64, "report made");
         Sent::Yes

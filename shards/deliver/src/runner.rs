@@ -3,6 +3,7 @@
 use crate::handover::Sessions;
 use crate::leases::{Asker, Leases};
 use crate::parcel::{Done, Parcel};
+use crate::spans::Traced;
 use crate::target::{Target, Targets};
 use ringpost_base::{MessageIds, SpoolId};
 use ringpost_message::{Envelope, Recipient};
@@ -12,8 +13,10 @@ use ringpost_queue::{
     Pushed, Queue, Reason, Routes, Status, Verdict,
 };
 use ringpost_runtime::local::Bell;
-use ringpost_runtime::{Inbox, Pace, after, contain, now, spawn, tick};
+use ringpost_runtime::{Inbox, Pace, after, contain, contain_now, faults, now, spawn, tick};
 use ringpost_store::{FilesThread, JobDone, Loaded, Store};
+use ringpost_telemetry::Tracer;
+use ringpost_trace::{SpanKind, trace_id};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -23,6 +26,9 @@ use std::time::Duration;
 /// Reports that one shard makes at a time. Each holds the start of a message, and waits where the spool can't take it; while
 /// there are so many, no attempt is begun that might lead to another.
 const REPORTS_MAX: usize = 256;
+
+/// The fault of a delivery that panics; its argument is the name of a target.
+const DELIVERY_PANIC: &str = "delivery.panic";
 
 /// What a runner is made of.
 pub struct RunnerSetup {
@@ -44,6 +50,8 @@ pub struct RunnerSetup {
     pub reach: Rc<Reach>,
     /// Where it counts.
     pub block: Arc<Block>,
+    /// What its spans are made with.
+    pub tracer: Rc<Tracer>,
 }
 
 /// Says whose mailboxes an address leads to: by its aliases and without the detail of a subaddress, where it is one of this
@@ -69,6 +77,7 @@ pub struct Runner {
     pub(crate) ids: Rc<RefCell<MessageIds>>,
     pub(crate) directions: RefCell<Directions>,
     pub(crate) block: Arc<Block>,
+    pub(crate) tracer: Rc<Tracer>,
     /// Attempts that wait for the files thread, by the number of their job.
     pub(crate) in_files: RefCell<HashMap<u64, crate::local::InFiles>>,
     pub(crate) next_job: Cell<u64>,
@@ -87,12 +96,13 @@ pub(crate) struct Underway {
     pub(crate) leg: LegId,
     pub(crate) destination: Rc<str>,
     pub(crate) parcel: Parcel,
+    pub(crate) traced: Option<Traced>,
 }
 
 impl Runner {
     /// A runner that has not begun.
     pub fn new(setup: RunnerSetup) -> Rc<Self> {
-        let RunnerSetup { queue, store, files, leases, ids, routes, targets, reach, block } = setup;
+        let RunnerSetup { queue, store, files, leases, ids, routes, targets, reach, block, tracer } = setup;
         let runner = Rc::new(Self {
             queue: RefCell::new(queue),
             store,
@@ -101,6 +111,7 @@ impl Runner {
             ids,
             directions: RefCell::new(Directions { routes, targets, reach }),
             block,
+            tracer,
             in_files: RefCell::default(),
             next_job: Cell::new(0),
             sessions: RefCell::default(),
@@ -252,7 +263,7 @@ impl Runner {
             Action::Expire { id, leg, recipients, reason } => {
                 let outcomes: Vec<_> =
                     recipients.iter().map(|number| (*number, Outcome::Failed(reason.clone()))).collect();
-                self.finish(id, leg, None, Done { outcomes, hop_failed: false }, Asked::Not);
+                self.finish(id, leg, None, Done::of(outcomes, false), Asked::Not);
             }
             Action::Delay { id, recipients } => {
                 self.store.note(id, &self.queue.borrow().state(id));
@@ -271,49 +282,69 @@ impl Runner {
     }
 
     fn attempt(self: &Rc<Self>, attempt: Attempt) {
+        let traced = self.trace(attempt.id, &attempt.destination, attempt.number);
         if let Some(loaded) = self.store.load_hot(attempt.id) {
-            return self.begin(attempt, loaded);
+            return self.begin(attempt, loaded, traced);
         }
         let runner = self.clone();
         spawn("load a message", async move {
             match runner.store.load(attempt.id).await {
-                Ok(loaded) => runner.begin(attempt, loaded),
+                Ok(loaded) => runner.begin(attempt, loaded, traced),
                 Err(error) => {
                     tracing::error!(%error, id = %attempt.id, "message can't be read from the spool; kept there");
-                    runner.put_off(&attempt, "the message can't be read from the spool");
+                    runner.put_off(&attempt, "the message can't be read from the spool", traced);
                 }
             }
         });
     }
 
-    fn put_off(self: &Rc<Self>, attempt: &Attempt, why: &str) {
+    fn put_off(self: &Rc<Self>, attempt: &Attempt, why: &str, traced: Option<Traced>) {
         let outcome = Outcome::Deferred(ours(why));
-        self.finish(attempt.id, attempt.leg, None, Done::all(&attempt.recipients, &outcome, false), Asked::Not);
+        let done = Done::all(&attempt.recipients, &outcome, false);
+        self.traced(traced, SpanKind::Internal, &done);
+        self.finish(attempt.id, attempt.leg, None, done, Asked::Not);
+    }
+
+    /// Hands a message to its target. A panic there ends the attempt and nothing else.
+    fn begin(self: &Rc<Self>, attempt: Attempt, loaded: Loaded, traced: Option<Traced>) {
+        let (id, leg, recipients) = (attempt.id, attempt.leg, attempt.recipients.clone());
+        let destination = attempt.destination.clone();
+        if let Err(panic) = contain_now(|| self.hand_to_target(attempt, loaded, traced)) {
+            self.panicked(id, &destination, panic);
+            let outcome = Outcome::Deferred(ours("a fault of this server"));
+            self.finish(id, leg, None, Done::all(&recipients, &outcome, false), Asked::Not);
+        }
     }
 
     /// Looks at every recipient's route again, since the config may have changed, and hands the rest to the target.
-    fn begin(self: &Rc<Self>, attempt: Attempt, loaded: Loaded) {
+    fn hand_to_target(self: &Rc<Self>, attempt: Attempt, loaded: Loaded, traced: Option<Traced>) {
         let envelope = match Envelope::decode(&loaded.envelope) {
             Ok(envelope) => Rc::new(envelope),
             Err(error) => {
                 tracing::error!(%error, id = %attempt.id, "message can't be delivered; kept in the spool");
-                return self.put_off(&attempt, "the message's envelope is damaged");
+                return self.put_off(&attempt, "the message's envelope is damaged", traced);
             }
         };
         let (here, elsewhere) = self.sort(&attempt, &envelope);
         let target = self.directions.borrow().targets.find(&attempt.destination).cloned();
         let Some(target) = target.filter(|_| !here.is_empty()) else {
-            let done = Done { outcomes: elsewhere, hop_failed: false };
+            let done = Done::of(elsewhere, false);
+            self.traced(traced, SpanKind::Internal, &done);
             return self.finish(attempt.id, attempt.leg, Some(&envelope), done, Asked::Not);
         };
         let Attempt { id, leg, destination, number, again, .. } = attempt;
-        let parcel = Parcel { id, envelope, content: loaded.content, recipients: here, number, again };
-        let underway = Underway { leg, destination, parcel };
+        let context = if target.is_told_context() { self.context(id, traced.as_ref()) } else { None };
+        let parcel = Parcel { id, envelope, content: loaded.content, recipients: here, number, again, context };
+        let underway = Underway { leg, destination, parcel, traced };
         match &target {
             Target::Discard => {
                 let mut done = Done::all(&underway.parcel.recipients, &Outcome::Delivered(How::Final), false);
                 done.outcomes.extend(elsewhere);
+                self.traced(underway.traced, SpanKind::Internal, &done);
                 self.finish(id, leg, Some(&underway.parcel.envelope), done, Asked::Worked);
+            }
+            Target::Maildir(_) | Target::File(_) if faults::is_injected(DELIVERY_PANIC, &underway.destination) => {
+                panic!("a fault on purpose")
             }
             Target::Maildir(template) => self.to_maildirs(template, underway, elsewhere),
             Target::File(directory) => self.to_file(directory, underway, elsewhere),
@@ -348,16 +379,16 @@ impl Runner {
     fn to_elsewhere(self: &Rc<Self>, target: Target, underway: Underway, elsewhere: Vec<(u32, Outcome)>) {
         let runner = self.clone();
         spawn("deliver", async move {
-            let Underway { leg, destination, parcel } = underway;
+            let Underway { leg, destination, parcel, traced } = underway;
             let since = tick();
-            let done = contain(target.deliver(&parcel)).await;
+            let done = contain(deliver(&target, &parcel, &destination)).await;
             runner.block.observe(Timing::Attempt, tick().since(since));
             let (mut done, asked) = match done {
                 Ok(Some(done)) => {
                     let asked = Asked::of(done.hop_failed);
                     (done, asked)
                 }
-                Ok(None) => (Done { outcomes: Vec::new(), hop_failed: false }, Asked::Not),
+                Ok(None) => (Done::of(Vec::new(), false), Asked::Not),
                 Err(panic) => {
                     runner.panicked(parcel.id, &destination, panic);
                     let outcome = Outcome::Deferred(ours("a fault of this server"));
@@ -365,6 +396,7 @@ impl Runner {
                 }
             };
             done.outcomes.extend(elsewhere);
+            runner.traced(traced, SpanKind::Client, &done);
             runner.finish(parcel.id, leg, Some(&parcel.envelope), done, asked);
         });
     }
@@ -431,7 +463,9 @@ impl Runner {
     pub(crate) fn settle(&self, id: SpoolId, envelope: Option<&Rc<Envelope>>) {
         self.store.settle(id);
         if let Some(envelope) = envelope {
-            self.block.observe(Timing::Delivery, now().wall.since(envelope.arrived));
+            let took = now().wall.since(envelope.arrived);
+            self.block.observe(Timing::Delivery, took);
+            self.block.observe(Timing::StageDelivery, took);
         }
     }
 
@@ -485,6 +519,7 @@ impl Runner {
                 from = &*envelope.from,
                 recipients = count as u64,
                 delay_ms = now().wall.since(envelope.arrived).as_millis() as u64,
+                trace_id = self.tracer.samples(id).then(|| tracing::field::display(trace_id(id))),
                 "delivered"
             );
         }
@@ -495,6 +530,14 @@ impl Runner {
                 retry_seconds = verdict.wait.unwrap_or_default().as_secs(), "delivery deferred");
         }
     }
+}
+
+/// Takes a message to a target that is elsewhere.
+pub(crate) async fn deliver(target: &Target, parcel: &Parcel, destination: &str) -> Option<Done> {
+    if faults::is_injected(DELIVERY_PANIC, destination) {
+        panic!("a fault on purpose");
+    }
+    target.deliver(parcel).await
 }
 
 /// A reason of our own, for waiting.

@@ -31,6 +31,11 @@ pub(crate) enum Target {
 }
 
 impl Target {
+    /// Whether it tells the server the trace context of an attempt.
+    pub(crate) fn is_told_context(&self) -> bool {
+        matches!(self, Self::Webhook(_))
+    }
+
     /// Takes a message to a target that is elsewhere; nothing if it is not.
     pub(crate) async fn deliver(&self, parcel: &Parcel) -> Option<Done> {
         match self {
@@ -266,7 +271,14 @@ mod tests {
             let seat = board.seat(ShardId(0)).expect("the first");
             let (ended, _departures) = unbounded();
             let block = Arc::new(Block::new());
-            let plan = Plan { shard: ShardId(0), cpu: cores()[0], block: block.clone(), seat, ended };
+            let plan = Plan {
+                shard: ShardId(0),
+                cpu: cores()[0],
+                block: block.clone(),
+                seat,
+                pulse: ringpost_runtime::Pulse::new(ShardId(0)),
+                ended,
+            };
             let body = async move || {
                 let (state_dir, resolver) = (PathBuf::from("/nowhere"), dns.resolver());
                 let parts = TargetParts { state_dir, resolver, services: handle, block };

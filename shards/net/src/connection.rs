@@ -4,16 +4,19 @@
 //! becomes secure, `waiting` how it waits for nothing in particular.
 
 use crate::scratch::{self, SCRATCH, Scratch};
-use crate::table::Entry;
+use crate::table::{Entry, Table};
 use crate::tls::{Acceptor, Handshake};
 use futures_lite::AsyncRead;
 use glommio::net::TcpStream;
 use ringpost_base::{Deadline, canonical};
 use rustls::ServerConnection;
+use socket2::SockRef;
 use std::future::poll_fn;
 use std::io::Read;
 use std::net::SocketAddr;
+use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -58,7 +61,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(tcp: TcpStream, entry: Entry, peer: SocketAddr) -> Self {
+    fn new(tcp: TcpStream, entry: Entry, peer: SocketAddr) -> Self {
         // Replies are small and waited for. Where it fails the connection is gone, as the next read will say.
         let _ = tcp.set_nodelay(true);
         Self {
@@ -73,6 +76,22 @@ impl Connection {
             patience: None,
             session_end: Deadline::NEVER,
         }
+    }
+
+    /// Takes over a connection that another process has taken and said nothing on. Nothing, if the client is gone.
+    pub fn from_inherited(socket: OwnedFd, table: &Rc<Table>) -> Option<Self> {
+        Self::take(socket, table)
+    }
+
+    /// A connection that was taken from a listening socket. Nothing, if the client has reset it before: it has no address
+    /// any more, and nobody to serve.
+    pub(crate) fn take(socket: OwnedFd, table: &Rc<Table>) -> Option<Self> {
+        let peer = SockRef::from(&socket).peer_addr().ok()?.as_socket()?;
+        // A socket for both families gives the addresses of one in the form of the other.
+        let peer = SocketAddr::new(canonical(peer.ip()), peer.port());
+        // SAFETY: the descriptor is a stream socket that was just given up by its only owner.
+        let tcp = unsafe { TcpStream::from_raw_fd(socket.into_raw_fd()) };
+        Some(Self::new(tcp, table.enter(peer.ip()), peer))
     }
 
     /// Whom the connection is from: the address that was presented, else the TCP peer's.

@@ -15,6 +15,14 @@ pub enum NetError {
         /// What the kernel said.
         reason: io::Error,
     },
+    /// A listening socket that another process has opened can't be used.
+    #[error("the listening socket for {address} that was handed to this process can't be used: {reason}")]
+    Inherited {
+        /// The address it is for.
+        address: SocketAddr,
+        /// Why not.
+        reason: String,
+    },
     /// A certificate or key file can't be used.
     #[error("{path}: {reason}")]
     Certificate {

@@ -93,3 +93,25 @@ pub(crate) fn attach(socket: &impl AsFd, option: c_int, mut program: Program) ->
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// Takes a program away, whoever has attached it, by the socket option for that. Nothing happens where there is none.
+pub(crate) fn detach(socket: &impl AsFd, option: c_int) -> io::Result<()> {
+    let nothing: c_int = 0;
+    // SAFETY: the option takes an integer, of which a pointer and the size are given, and looks at nothing else.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const nothing).cast(),
+            size_of::<c_int>() as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            error => Err(error),
+        },
+    }
+}

@@ -11,11 +11,13 @@
 //! use ringpost_base::NetworkLengths;
 //! // Four shards on one address: bound early, let in when all is ready, each client steered to the shard that counts it.
 //! let group = ringpost_net::bind("127.0.0.1:0".parse().unwrap(), 4)?;
-//! let bounds = group.listen_all(Some(NetworkLengths::default()))?;
-//! assert!(bounds.iter().all(|bound| bound.address() == bounds[0].address()));
+//! let bounds = group.share()?;
+//! group.listen_all(Some(NetworkLengths::default()))?;
+//! assert!(bounds.iter().flatten().all(|bound| bound.address() == group.address()));
 //! # Ok::<(), ringpost_net::NetError>(())
 //! ```
 
+mod accept;
 mod certificates;
 mod connection;
 mod error;
@@ -27,17 +29,20 @@ mod outbound;
 mod scratch;
 mod sending;
 mod steering;
+mod strays;
 mod table;
 mod tls;
 mod waiting;
 
+pub use accept::{Stop, serve};
 pub use certificates::{self_signed, stored_or_made};
 pub use connection::{Closed, Connection};
 pub use error::NetError;
-pub use listener::{Bound, Group, bind, serve};
+pub use listener::{Bound, Group, bind, inherit};
 pub use outbound::{
     Awaited, ClientIdentity, ClientTls, ClientTlsOptions, Endpoint, Outbound, OutboundError, PIECE_MAX, TlsFacts,
 };
+pub use strays::strays;
 pub use table::Table;
 pub use tls::{
     Acceptor, CertificateFiles, ClientCertificate, ClientCertificates, Fingerprint, Handshake, Strength, Ticketing,

@@ -1,18 +1,21 @@
 //! Listening sockets: one per shard and address, all of an address in one SO_REUSEPORT group.
+//!
+//! Or fewer, or more, where another process has made them ([`inherit`]): then a shard has several sockets of an address, or
+//! shares one with others. A [`Group`] is held for as long as the server may have to hand its sockets on; only when it is gone
+//! does a shard that closes its socket close it for good.
 
-use crate::filter::{and, attach, give, load_byte, only_if};
+mod inherit;
+
+pub use inherit::inherit;
+
+use crate::NetError;
 use crate::steering::{let_go, steer};
-use crate::{Connection, NetError, Table};
-use glommio::GlommioError;
-use glommio::net::{TcpListener, TcpStream};
 use ringpost_base::NetworkLengths;
-use ringpost_metrics::{Block, Counter};
-use ringpost_runtime::Pace;
 use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, FromRawFd, IntoRawFd};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
-use std::{io, rc::Rc, sync::Arc};
 
 /// Connections that the kernel may have finished and we not yet taken, per socket.
 const BACKLOG: i32 = 4096;
@@ -21,16 +24,11 @@ const BACKLOG: i32 = 4096;
 const IN_USE_TRIES: u32 = 40;
 const IN_USE_PAUSE: Duration = Duration::from_millis(25);
 
-/// How long accept is left alone when descriptors or memory are short: it would fail again at once.
-const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);
-
-/// How long connections are still taken after new ones were shut out: those the kernel has begun get served.
-const LAST_CALL: Duration = Duration::from_millis(300);
-
 /// A socket of a group, for one shard. Before its group listens, clients are turned away.
 pub struct Bound {
-    socket: Socket,
+    pub(crate) socket: Socket,
     address: SocketAddr,
+    steered_to: Option<usize>,
 }
 
 impl Bound {
@@ -39,10 +37,14 @@ impl Bound {
         self.address
     }
 
-    /// Changes how the connections of the socket's group are given to its `shards` sockets, while it listens: steered to
-    /// the shards that own their addresses, or spread evenly. Where the kernel can't, that is logged.
-    pub fn steer(&self, steering: Option<NetworkLengths>, shards: usize) {
+    /// Changes how the connections of the socket's group are given to its sockets, while it listens: steered to the shards
+    /// that own their addresses, or spread evenly. Where the kernel can't, that is logged. Nothing happens to a group that
+    /// can't be steered at all, as its sockets are too few.
+    pub fn steer(&self, steering: Option<NetworkLengths>) {
         let address = self.address;
+        let Some(shards) = self.steered_to else {
+            return tracing::debug!(%address, "the sockets of this address can't be steered, shards ask each other");
+        };
         let done = match steering {
             Some(lengths) if shards > 1 => steer(&self.socket, address.is_ipv4(), lengths, shards),
             _ => let_go(&self.socket),
@@ -54,10 +56,16 @@ impl Bound {
     }
 }
 
-/// The sockets of one address, in the order of their shards.
+/// The sockets of one address, in the order in which they listen.
 pub struct Group {
     address: SocketAddr,
     sockets: Vec<Socket>,
+    shards: usize,
+    /// Whether connections can be steered to the shards: each has a socket of its own, its place among them is the shard's
+    /// number, and all connections are of one family.
+    steerable: bool,
+    /// Whether another process has made them.
+    inherited: bool,
 }
 
 impl Group {
@@ -66,28 +74,49 @@ impl Group {
         self.address
     }
 
-    /// The sockets for the shards, in order, while the group keeps a hold on them to let clients in later. Only when the
-    /// group is gone does a shard that closes its socket close it for good.
-    pub fn share(&self) -> Result<Vec<Bound>, NetError> {
+    /// The sockets of each shard, in order; each has at least one.
+    pub fn share(&self) -> Result<Vec<Vec<Bound>>, NetError> {
         let address = self.address;
-        let share = |socket: &Socket| Ok(Bound { socket: socket.try_clone()?, address });
-        self.sockets.iter().map(share).collect::<io::Result<_>>().map_err(|reason| NetError::Bind { address, reason })
+        let sockets = |shard| self.of_shard(shard).map(|socket| self.bound(socket)).collect::<io::Result<_>>();
+        (0..self.shards).map(sockets).collect::<io::Result<_>>().map_err(|reason| NetError::Bind { address, reason })
     }
 
-    /// Lets clients in, socket by socket: the kernel numbers the sockets of a group in the order in which they listen. Then,
-    /// if `steering` says how networks are cut, connections are steered to the shard that owns their address; where
-    /// the kernel can't, that is logged, and it spreads them evenly instead. Clients wait until they are served.
-    pub fn listen_all(self, steering: Option<NetworkLengths>) -> Result<Vec<Bound>, NetError> {
+    fn of_shard(&self, shard: usize) -> impl Iterator<Item = &Socket> {
+        // Where there are fewer sockets than shards, some shards share one.
+        let first = shard % self.sockets.len();
+        self.sockets.iter().skip(first).step_by(self.shards)
+    }
+
+    fn bound(&self, socket: &Socket) -> io::Result<Bound> {
+        let steered_to = self.steerable.then_some(self.shards);
+        Ok(Bound { socket: socket.try_clone()?, address: self.address, steered_to })
+    }
+
+    /// One of the sockets, by which the steering of all is changed.
+    pub fn rudder(&self) -> Result<Bound, NetError> {
         let address = self.address;
-        for socket in &self.sockets {
-            socket.listen(BACKLOG).map_err(|reason| NetError::Bind { address, reason })?;
+        self.bound(&self.sockets[0]).map_err(|reason| NetError::Bind { address, reason })
+    }
+
+    /// Lets clients in, socket by socket: the kernel numbers the sockets of a group in the order in which they listen. Those
+    /// that listen already go on. Then, if `steering` says how networks are cut, connections are steered to the shard that
+    /// owns their address; where the kernel can't, that is logged, and it spreads them evenly instead. Clients wait until they
+    /// are served.
+    pub fn listen_all(&self, steering: Option<NetworkLengths>) -> Result<(), NetError> {
+        let address = self.address;
+        let listen = |socket: &Socket| if socket.is_listener()? { Ok(()) } else { socket.listen(BACKLOG) };
+        self.sockets.iter().try_for_each(listen).map_err(|reason| NetError::Bind { address, reason })?;
+        // Sockets that another process has made may be steered as that one wanted.
+        if steering.is_some() || self.inherited {
+            self.rudder()?.steer(steering);
         }
-        let shards = self.sockets.len();
-        let bounds: Vec<Bound> = self.sockets.into_iter().map(|socket| Bound { socket, address }).collect();
-        if let (Some(_), Some(first)) = (steering, bounds.first()) {
-            first.steer(steering, shards);
-        }
-        Ok(bounds)
+        Ok(())
+    }
+
+    /// Duplicates of the sockets, in their order, for a process that takes over; it makes a group of them by [`inherit`]. It may
+    /// accept beside this one.
+    pub fn descriptors(&self) -> io::Result<Vec<OwnedFd>> {
+        self.sockets.iter().map(|socket| socket.try_clone().map(OwnedFd::from)).collect()
     }
 }
 
@@ -100,7 +129,8 @@ pub fn bind(address: SocketAddr, count: usize) -> Result<Group, NetError> {
     let address = probe.local_addr().map_err(wrong)?.as_socket().unwrap_or(address);
     drop(probe);
     let sockets = (0..count).map(|_| join_group(address)).collect::<io::Result<_>>();
-    Ok(Group { address, sockets: sockets.map_err(|reason| NetError::Bind { address, reason })? })
+    let sockets = sockets.map_err(|reason| NetError::Bind { address, reason })?;
+    Ok(Group { address, sockets, shards: count, steerable: true, inherited: false })
 }
 
 /// Binds, and waits a little for an address that is still in use: the kernel takes a moment to close the sockets of a
@@ -133,88 +163,6 @@ fn join_group(address: SocketAddr) -> io::Result<Socket> {
     let socket = socket(address, true)?;
     socket.bind(&address.into())?;
     Ok(socket)
-}
-
-/// Takes connections and hands them to `session` until `stopped` comes; then shuts new ones out without resetting those
-/// that the kernel has already taken, and closes the socket.
-pub async fn serve(
-    bound: Bound,
-    table: Rc<Table>,
-    block: Arc<Block>,
-    session: impl FnMut(Connection),
-    stopped: impl Future<Output = ()>,
-) {
-    let fd = bound.socket.into_raw_fd();
-    // SAFETY: the descriptor is a listening socket that was just given up by its only owner.
-    let listener = unsafe { TcpListener::from_raw_fd(fd) };
-    // SAFETY: the listener owns the descriptor and lives until this function ends.
-    let socket = unsafe { BorrowedFd::borrow_raw(fd) };
-    let stop = async {
-        stopped.await;
-        if let Err(error) = shut_out(&socket) {
-            tracing::warn!(%error, "new connections can't be shut out: some may be reset");
-        }
-        ringpost_runtime::sleep(LAST_CALL).await;
-    };
-    // One accept future, never cancelled before the end: a cancelled one could lose a connection.
-    futures_lite::future::or(accept(&listener, bound.address, &table, &block, session), stop).await;
-}
-
-async fn accept(
-    listener: &TcpListener,
-    address: SocketAddr,
-    table: &Rc<Table>,
-    block: &Block,
-    mut session: impl FnMut(Connection),
-) {
-    let mut pace = Pace::default();
-    loop {
-        match listener.accept().await {
-            Ok(tcp) => connection(tcp, table).into_iter().for_each(&mut session),
-            Err(error) => {
-                block.add(Counter::AcceptErrors, 1);
-                if !is_of_one_client(&error) {
-                    tracing::warn!(%error, %address, "accept failed");
-                    ringpost_runtime::sleep(SHORTAGE_PAUSE).await;
-                }
-            }
-        }
-        // Accept does not wait while the kernel has connections, and each may be worked on at once: a flood of them must
-        // not keep the sessions from their turn.
-        pace.breathe().await;
-    }
-}
-
-/// Nothing, if the client has reset the connection before it was taken: it has no address any more, and nobody to serve.
-fn connection(tcp: TcpStream, table: &Rc<Table>) -> Option<Connection> {
-    let peer = tcp.peer_addr().ok()?;
-    Some(Connection::new(tcp, table.enter(peer.ip()), peer))
-}
-
-/// Whether only this connection failed, as accept(2) tells of errors that a new one already has. The next may be taken at once.
-fn is_of_one_client(error: &GlommioError<()>) -> bool {
-    let GlommioError::IoError(error) = error else { return false };
-    matches!(
-        error.raw_os_error(),
-        Some(
-            libc::ECONNABORTED
-                | libc::EPROTO
-                | libc::ENETDOWN
-                | libc::ENETUNREACH
-                | libc::EHOSTDOWN
-                | libc::EHOSTUNREACH
-                | libc::ENONET
-                | libc::EINTR
-        )
-    )
-}
-
-/// Attaches a filter that drops SYNs: a client that comes now tries again, elsewhere or later, instead of being taken into
-/// the queue of a socket about to close. Packets of connections under way pass.
-fn shut_out(socket: &BorrowedFd<'_>) -> io::Result<()> {
-    // Byte 13 of the TCP header holds the flags; 0x12 is SYN and ACK, 0x02 SYN alone.
-    let program = [load_byte(13), and(0x12), only_if(0x02), give(0), give(u32::MAX)];
-    attach(socket, libc::SO_ATTACH_FILTER, program.into())
 }
 
 #[cfg(test)]

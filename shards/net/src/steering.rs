@@ -9,11 +9,11 @@
 //! of the group is closed, or the connection was presented by a proxy, is counted by its owner all the same, by a message.
 
 use crate::filter::{
-    Program, and, attach, give_accumulator, keep_in_index, load_word, modulo, multiply, recall, shift_right, store,
-    xor_index,
+    Program, and, attach, detach, give_accumulator, keep_in_index, load_word, modulo, multiply, recall, shift_right,
+    store, xor_index,
 };
 use ringpost_base::{NetworkLengths, OWNER_FACTORS, OWNER_FINAL};
-use std::{io, os::fd::AsFd, os::fd::AsRawFd};
+use std::{io, os::fd::AsFd};
 
 /// Where the source address is in the header of a packet, and how many words of 32 bits it has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,24 +46,7 @@ pub(crate) fn steer(socket: &impl AsFd, v4: bool, lengths: NetworkLengths, shard
 
 /// Takes the program away: the kernel spreads connections evenly again. Nothing happens where there is none.
 pub(crate) fn let_go(socket: &impl AsFd) -> io::Result<()> {
-    let nothing: libc::c_int = 0;
-    // SAFETY: the option takes an integer, of which a pointer and the size are given, and looks at nothing else.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_DETACH_REUSEPORT_BPF,
-            (&raw const nothing).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    match result {
-        0 => Ok(()),
-        _ => match io::Error::last_os_error() {
-            error if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
-            error => Err(error),
-        },
-    }
+    detach(socket, SO_DETACH_REUSEPORT_BPF)
 }
 
 /// From Linux 5.3 on; the same number on all architectures that glommio runs on.

@@ -1,11 +1,23 @@
 //! Tasks whose panic ends the task and not the shard.
 
 use futures_lite::FutureExt;
-use std::{any::Any, future::Future, panic::AssertUnwindSafe};
+use std::{
+    any::Any,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 /// Runs a future; a panic in it comes back as an error with the panic's message.
 pub async fn contain<T>(future: impl Future<Output = T>) -> Result<T, String> {
     AssertUnwindSafe(future).catch_unwind().await.map_err(message)
+}
+
+/// Does something; a panic in it comes back as an error with the panic's message.
+///
+/// # Errors
+/// If it panicked. What it had done until then is done.
+pub fn contain_now<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(message)
 }
 
 /// Runs a future as a detached task of this shard. A panic in it is logged with the task's name and goes no further.

@@ -11,22 +11,32 @@
 
 mod clock;
 mod contain;
+pub mod crash;
 mod inbox;
+pub mod faults;
 pub mod local;
 pub mod log;
 mod mesh;
 mod pace;
 mod pool;
 mod preflight;
+mod profile;
+mod pulse;
 mod services;
 mod shard;
+mod stack;
+pub mod watchdog;
 
 pub use clock::{entropy, now, tick};
-pub use contain::{contain, spawn, spawn_vital};
+pub use contain::{contain, contain_now, spawn, spawn_vital};
 pub use inbox::{Inbox, InboxSender, inbox};
 pub use mesh::{ANSWER_PATIENCE, MeshEnd, MeshSeat, mesh};
 pub use pace::{Pace, after, sleep, yield_now};
 pub use pool::BufferPool;
 pub use preflight::{PreflightError, preflight};
+pub use profile::{HERTZ_MAX, Profile, ProfileError, profile};
+pub use pulse::Pulse;
 pub use services::Services;
 pub use shard::{HEARTBEAT, Plan, Shard, ShardError, ShardThread, cores, start};
+pub use stack::{Stack, stack_of};
+pub use watchdog::{Stalled, StalledView, Watchdog};

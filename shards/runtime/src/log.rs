@@ -14,33 +14,43 @@
 //! - No thread but the writer touches standard output, so shards share no lock; the queue of full buffers is touched
 //!   when one is handed over (20 ms, or 32 KiB), not per event.
 //!
+//! - Secrets never show; addresses show as the rules of redaction let them, in fields and in free text.
+//! - A flood of one kind of line is cut off and the number of what is left out told; lines of accepted messages and
+//!   errors are never among it.
+//!
 //! What it refuses: spans (only events are recorded; ids travel as fields), files and rotation (who runs the server
-//! does that with its standard output), filtering by target.
+//! does that with its standard output).
 //!
 //! ```
 //! use ringpost_runtime::log;
-//! let guard = log::install(log::LogOptions { format: log::Format::Json, level: log::Level::INFO, colour: false }).unwrap();
+//! let guard = log::install(log::LogOptions::plain(log::Format::Json, log::Level::INFO)).unwrap();
 //! tracing::info!(port = 2525, "listening");
 //! guard.finish();
 //! ```
 
+mod clean;
 mod clock;
+mod control;
 mod escape;
+mod fields;
+mod flood;
 mod json;
 mod local;
+mod redact;
 mod text;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
-pub use local::{flush, set_shard, take_dropped};
+pub(crate) use clock::Clock;
+pub use control::{LogControl, LogLevels};
+pub use local::{flush, set_shard, take_dropped, take_sampled};
 pub use tracing::Level;
 pub use writer::dropped_lines;
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tracing::level_filters::LevelFilter;
@@ -63,15 +73,38 @@ pub enum Format {
     Text,
 }
 
+/// Which addresses a line does not show as they are. Secrets it never shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Redaction {
+    /// Addresses of mail: the domain stays, the part before it becomes a short hash, the same for an address as long as
+    /// the process runs and another one afterwards.
+    pub mail: bool,
+    /// Addresses of hosts: the network stays, /24 of IPv4 and /48 of IPv6. Of a client's name the last two parts stay.
+    pub client: bool,
+}
+
 /// How the process logs, from the config's `[log]`.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LogOptions {
     /// The form of a line.
     pub format: Format,
-    /// The least severe level that is logged.
+    /// The least severe level that is logged, of modules that have none of their own.
     pub level: Level,
     /// Whether the text form uses terminal colours. JSON never does.
     pub colour: bool,
+    /// The least severe level of single modules, as in [`LogLevels::modules`].
+    pub modules: Vec<(String, Level)>,
+    /// Which addresses are not shown.
+    pub redact: Redaction,
+    /// Lines a second of one place in the code that a thread writes; what is above is left out. None: all of them.
+    pub flood: Option<u32>,
+}
+
+impl LogOptions {
+    /// This form and level, without colour, levels of modules, redaction and limit.
+    pub fn plain(format: Format, level: Level) -> Self {
+        Self { format, level, colour: false, modules: Vec::new(), redact: Redaction::default(), flood: None }
+    }
 }
 
 /// Installs the log as the process's `tracing` subscriber and starts its writer thread.
@@ -85,45 +118,6 @@ pub fn install(options: LogOptions) -> io::Result<LogGuard> {
     let guard = LogGuard { sink: Arc::clone(&sink), thread: Some(thread), control: control.clone() };
     tracing::subscriber::set_global_default(Log { control, sink }).map_err(io::Error::other)?;
     Ok(guard)
-}
-
-/// Changes how the process logs, while it does.
-#[derive(Clone)]
-pub struct LogControl(Arc<AtomicU8>);
-
-impl LogControl {
-    fn new(options: LogOptions) -> Self {
-        Self(Arc::new(AtomicU8::new(pack(options))))
-    }
-
-    /// Logs by other options from the next event on.
-    pub fn change(&self, options: LogOptions) {
-        self.0.store(pack(options), Relaxed);
-        // The facade remembers for each place in the code whether it is of interest.
-        tracing::callsite::rebuild_interest_cache();
-    }
-
-    fn options(&self) -> LogOptions {
-        unpack(self.0.load(Relaxed))
-    }
-}
-
-const LEVELS: [Level; 5] = [Level::ERROR, Level::WARN, Level::INFO, Level::DEBUG, Level::TRACE];
-const TEXT: u8 = 1 << 3;
-const COLOUR: u8 = 1 << 4;
-
-/// The options in one word, which every event reads.
-fn pack(options: LogOptions) -> u8 {
-    let level = LEVELS.iter().position(|level| *level == options.level).unwrap_or_default() as u8;
-    level | (u8::from(options.format == Format::Text) * TEXT) | (u8::from(options.colour) * COLOUR)
-}
-
-fn unpack(word: u8) -> LogOptions {
-    LogOptions {
-        format: if word & TEXT == 0 { Format::Json } else { Format::Text },
-        level: LEVELS.get(usize::from(word % TEXT)).copied().unwrap_or(Level::TRACE),
-        colour: word & COLOUR != 0,
-    }
 }
 
 /// Keeps the log going. Dropped (or [`finish`](Self::finish)ed) after every other thread has ended, it writes out what
@@ -144,11 +138,19 @@ impl LogGuard {
     /// Writes out this thread's lines and those handed over by others, and ends the writer thread. Gives up after one
     /// second if standard output doesn't take them. Lines logged afterwards are dropped.
     pub fn finish(self) {}
+
+    /// The same, with the lines of `last` as the very last of the log: those that other threads hand over from now on,
+    /// as one may that ends late, are dropped and counted.
+    pub fn finish_with(self, last: impl FnOnce()) {
+        local::flush_all();
+        self.sink.seal(FINISH_PATIENCE);
+        last();
+    }
 }
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
-        flush();
+        local::flush_all();
         let Some(thread) = self.thread.take() else { return };
         self.sink.close();
         let start = Instant::now();
@@ -172,7 +174,7 @@ struct Log {
 
 impl Log {
     fn wants(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= self.control.options().level
+        !metadata.is_span() && self.control.wants(metadata.target(), *metadata.level())
     }
 }
 
@@ -182,7 +184,7 @@ impl Subscriber for Log {
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(LevelFilter::from_level(self.control.options().level))
+        Some(LevelFilter::from_level(self.control.most()))
     }
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
@@ -190,10 +192,10 @@ impl Subscriber for Log {
     }
 
     fn event(&self, event: &Event<'_>) {
-        local::record(&self.control.options(), &self.sink, event);
+        local::record(&self.control, &self.sink, event);
     }
 
-    // Spans are disabled in `wants`, so none of these is called with a span of ours.
+    // Spans are not wanted, so none of these is called with a span of ours.
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
         span::Id::from_u64(1)
     }

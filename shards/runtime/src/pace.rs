@@ -40,11 +40,13 @@ impl Default for Pace {
 }
 
 impl Pace {
-    /// Gives way if it is time to.
-    pub async fn breathe(&mut self) {
-        if crate::tick().since(self.since) > TURN_MAX {
+    /// Gives way if it is time to. Gives the moment before, for who measures what was done until then.
+    pub async fn breathe(&mut self) -> Tick {
+        let done = crate::tick();
+        if done.since(self.since) > TURN_MAX {
             yield_now().await;
             self.since = crate::tick();
         }
+        done
     }
 }

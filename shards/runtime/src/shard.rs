@@ -1,12 +1,13 @@
 //! A shard's thread: its executor, its pinning and its heartbeat.
 
+use crate::pulse::{Bearer, Pulse};
 use crate::{log, sleep, tick};
 use crossbeam::channel::Sender;
 use glommio::{LocalExecutorBuilder, Placement};
 use ringpost_base::ShardId;
 use ringpost_control::Seat;
 use ringpost_metrics::{Block, Counter, Gauge, Timing};
-use std::{cell::RefCell, future::Future, sync::Arc, time::Duration};
+use std::{cell::RefCell, ffi::CString, future::Future, sync::Arc, time::Duration};
 use thiserror::Error;
 
 /// Time between two beats of a shard. It bounds the stall when the executor parks although a task is ready.
@@ -36,6 +37,8 @@ pub struct Plan {
     pub block: Arc<Block>,
     /// Its seat at the control board.
     pub seat: Seat,
+    /// Where it gives signs of life.
+    pub pulse: Arc<Pulse>,
     /// Told once the shard's body has ended or a panic has killed it.
     pub ended: Sender<ShardId>,
 }
@@ -100,7 +103,7 @@ where
     T: Send + 'static,
     F: Future<Output = T> + 'static,
 {
-    let Plan { shard, cpu, block, seat, ended } = plan;
+    let Plan { shard, cpu, block, seat, pulse, ended } = plan;
     let builder = LocalExecutorBuilder::new(Placement::Fixed(cpu))
         .name(&format!("shard-{shard}"))
         .ring_depth(RING_DEPTH)
@@ -110,10 +113,16 @@ where
     // sent also if a panic unwinds the executor, which drops no task.
     let farewell = Farewell { shard, ended };
     let run = move || async move {
-        FAREWELL.set(Some(farewell));
+        // The runtime has added a number of its own to the name.
+        if let Ok(name) = CString::new(format!("shard-{shard}")) {
+            // Without it the name is a little longer.
+            let _ = rustix::thread::set_name(&name);
+        }
+        FAREWELL.set(Some((Bearer::new(pulse.clone()), farewell)));
         log::set_shard(shard);
-        glommio::spawn_local(heartbeat(block.clone())).detach();
+        glommio::spawn_local(heartbeat(block.clone(), pulse.clone())).detach();
         let result = body(Shard { id: shard, block, seat }).await;
+        pulse.rest();
         log::flush();
         result
     };
@@ -122,7 +131,7 @@ where
 }
 
 thread_local! {
-    static FAREWELL: RefCell<Option<Farewell>> = const { RefCell::new(None) };
+    static FAREWELL: RefCell<Option<(Bearer, Farewell)>> = const { RefCell::new(None) };
 }
 
 /// Sends word when the shard's thread is gone, whichever way.
@@ -138,14 +147,16 @@ impl Drop for Farewell {
     }
 }
 
-async fn heartbeat(block: Arc<Block>) {
+async fn heartbeat(block: Arc<Block>, pulse: Arc<Pulse>) {
     loop {
         let idle = block.gauge(Gauge::SessionsOpen) == 0 && block.gauge(Gauge::QueueMessages) == 0;
         let beat = if idle { HEARTBEAT_IDLE } else { HEARTBEAT };
         let asked = tick();
+        pulse.beat(beat);
         sleep(beat).await;
         block.observe(Timing::Stall, tick().since(asked).saturating_sub(beat));
         block.add(Counter::LogDropped, log::take_dropped());
+        block.add(Counter::LogSampled, log::take_sampled());
         log::flush();
     }
 }

@@ -17,7 +17,14 @@ fn run<F: Future<Output = ()> + 'static>(
     let board = Board::new(1);
     let seat = board.seat(ShardId(0)).expect("the first");
     let (sender, ended) = unbounded();
-    let plan = Plan { shard: ShardId(0), cpu, block: Arc::new(Block::new()), seat, ended: sender };
+    let plan = Plan {
+        shard: ShardId(0),
+        cpu,
+        block: Arc::new(Block::new()),
+        seat,
+        pulse: ringpost_runtime::Pulse::new(ShardId(0)),
+        ended: sender,
+    };
     (start(plan, body).expect("starts"), ended)
 }
 

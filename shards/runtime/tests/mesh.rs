@@ -42,7 +42,14 @@ fn begin<F: Future<Output = ()> + 'static>(
     body: impl FnOnce(End) -> F + Send + 'static,
 ) -> ShardThread<()> {
     let place = board.seat(shard).expect("taken once");
-    let plan = Plan { shard, cpu, block: Arc::new(Block::new()), seat: place, ended: ended.clone() };
+    let plan = Plan {
+        shard,
+        cpu,
+        block: Arc::new(Block::new()),
+        seat: place,
+        pulse: ringpost_runtime::Pulse::new(shard),
+        ended: ended.clone(),
+    };
     start(plan, move |_| body(seat.open())).expect("starts")
 }
 

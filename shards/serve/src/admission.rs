@@ -5,7 +5,7 @@ use crate::lookups::Lookups;
 use crate::owners::{Counted, Question};
 use crate::rules::{ListenerRules, Rules, among};
 use ringpost_base::{Tick, canonical};
-use ringpost_metrics::Counter;
+use ringpost_metrics::{Counter, Timing};
 use ringpost_net::{Closed, Connection};
 use ringpost_policy::{Offence, Screening, Stage, Value};
 use ringpost_runtime::tick;
@@ -106,6 +106,7 @@ impl Dialogue<'_> {
             self.await_silence(connection, silence, delay).await?;
         }
         self.greet(connection).await?;
+        self.observe(Timing::StageAccept, self.client.since);
         self.note(Stage::Banner, 220, "", self.client.since, &[]);
         Ok(())
     }
@@ -137,6 +138,7 @@ impl Dialogue<'_> {
                 connection.present(source);
                 connection.allow(self.mx.rules().timeouts.command, false);
                 self.client.address = connection.peer().ip();
+                self.seen.from(self.client.address);
                 let address = self.client.address.to_string();
                 self.note(
                     Stage::Proxy,
@@ -241,11 +243,13 @@ impl Dialogue<'_> {
         let since = tick();
         self.message = None;
         self.greeted = false;
-        let listener = rules.listener(&self.listener).cloned();
+        self.seen.greeted(None);
+        let listener = rules.listener(self.seen.listener()).cloned();
         if let (Some(address), Some(listener)) = (info.addr, &listener) {
             let address = canonical(address);
             connection.present(SocketAddr::new(address, info.port.unwrap_or(0)));
             *self.client = Client::new(address);
+            self.seen.from(address);
             self.tarpit = false;
             if let Err(reply) = self.welcome(listener, true).await {
                 // Whoever is turned away must not go on as anybody.

@@ -5,6 +5,7 @@
 
 use crate::admission::Client;
 use crate::mx::Mx;
+use crate::open::{self, Open, Seen};
 use crate::owners::Question;
 use crate::proof::Proof;
 use crate::transaction::Message;
@@ -12,11 +13,10 @@ use ringpost_base::{SessionId, Tick};
 use ringpost_message::Security;
 use ringpost_metrics::{Counter, Gauge, Timing};
 use ringpost_net::{ClientCertificate, Closed, Connection, Handshake};
-use ringpost_policy::{Note, Offence, Stage, Value};
-use ringpost_runtime::{Pace, tick};
+use ringpost_policy::{Offence, Stage, Value};
+use ringpost_runtime::{Pace, faults, tick};
 use ringpost_smtp::{ForwardInfo, Reply, Session, SessionLimit, Step};
 use std::net::IpAddr;
-use std::rc::Rc;
 use std::time::Duration;
 
 /// The longest that replies of one flush are held back altogether.
@@ -26,9 +26,11 @@ const TARPIT_MAX: Duration = Duration::from_secs(60);
 /// for waiting.
 const BODY_BEGINS: Duration = Duration::from_secs(30);
 
+/// How long the fault `shard.stall` holds up a shard.
+const STALL: Duration = Duration::from_secs(3);
+
 pub(crate) struct Dialogue<'a> {
     pub(crate) mx: &'a Mx,
-    pub(crate) listener: Rc<str>,
     pub(crate) session: Session<Proof>,
     pub(crate) id: SessionId,
     pub(crate) client: Box<Client>,
@@ -41,6 +43,8 @@ pub(crate) struct Dialogue<'a> {
     pub(crate) tarpit: bool,
     /// The greeting was noted.
     pub(crate) greeted: bool,
+    /// What is to be seen of the session.
+    pub(crate) seen: &'a Seen,
     /// The configuration that the session goes by.
     epoch: u64,
     /// Octets of bodies that came and are not charged yet.
@@ -48,12 +52,12 @@ pub(crate) struct Dialogue<'a> {
 }
 
 impl<'a> Dialogue<'a> {
-    pub(crate) fn new(mx: &'a Mx, listener: &Rc<str>, session: Session<Proof>, id: SessionId, address: IpAddr) -> Self {
+    pub(crate) fn new(open: &'a Open<'a>, session: Session<Proof>, address: IpAddr) -> Self {
+        let mx = open.mx();
         Self {
             mx,
-            listener: listener.clone(),
             session,
-            id,
+            id: open.id(),
             client: Box::new(Client::new(address)),
             out: Vec::new(),
             security: None,
@@ -61,6 +65,7 @@ impl<'a> Dialogue<'a> {
             forwarded: None,
             tarpit: false,
             greeted: false,
+            seen: &open.seen,
             epoch: mx.rules().epoch,
             octets: 0,
         }
@@ -81,7 +86,12 @@ impl<'a> Dialogue<'a> {
 
     /// Leaves a note on the trail.
     pub(crate) fn note(&self, stage: Stage, outcome: u16, rule: &str, since: Tick, inputs: &[(&str, Value<'_>)]) {
-        self.mx.note(self.id, &Note { stage, outcome, rule, took: tick().since(since), inputs });
+        self.mx.note(self.id, stage, outcome, rule, since, inputs);
+    }
+
+    /// A stage that began at `since` is over.
+    pub(crate) fn observe(&self, stage: Timing, since: Tick) {
+        self.mx.block().observe(stage, tick().since(since));
     }
 
     pub(crate) async fn greet(&mut self, connection: &mut Connection) -> Result<(), Closed> {
@@ -93,16 +103,27 @@ impl<'a> Dialogue<'a> {
     /// Runs until the session is over; gives what closed it, if it was not the dialogue itself.
     pub(crate) async fn run(&mut self, connection: &mut Connection) -> Option<Closed> {
         let mut pace = Pace::default();
+        // Of the command that was decided about last. One reading of the clock ends it and begins the next turn.
+        let mut stage: Option<Timing> = None;
         loop {
             // A client whose commands never run out must not hold the core.
-            pace.breathe().await;
+            let done = pace.breathe().await;
+            if let Some(stage) = stage.take() {
+                self.mx.block().observe(stage, done.since(self.seen.last_heard()));
+            }
             let step = match self.next(connection).await {
                 Ok(step) => step,
                 Err(closed) => return Some(closed),
             };
+            stage = stage_of(&step);
             match self.take(step, connection).await {
                 Ok(None) => {}
-                Ok(Some(Step::Close)) => return self.flush(connection).await.err(),
+                Ok(Some(Step::Close)) => {
+                    if let Some(stage) = stage {
+                        self.observe(stage, self.seen.last_heard());
+                    }
+                    return self.flush(connection).await.err();
+                }
                 Ok(Some(_)) => {
                     self.message = None;
                     self.forwarded = None;
@@ -138,10 +159,14 @@ impl<'a> Dialogue<'a> {
         }
         drop(rules);
         let may_stop = !self.session.in_transaction();
-        let Self { session, out, message, octets, .. } = self;
+        let Self { session, out, message, octets, seen, .. } = self;
+        seen.at(if in_body { open::Stage::Body } else { open::Stage::Command });
         let mut nowhere = Vec::new();
         connection
             .feed(may_stop, |input| {
+                if !input.is_empty() {
+                    seen.heard(tick());
+                }
                 let is_body = session.in_body();
                 let body = message.as_mut().and_then(|message| message.body.as_mut());
                 let (used, step, heavy) = match body {
@@ -164,10 +189,23 @@ impl<'a> Dialogue<'a> {
             .await
     }
 
+    /// Measures the commands that the machine answered by itself.
+    fn observe_answered(&mut self) {
+        let answered = self.session.take_answered();
+        let count = u32::from(answered.greetings) + u32::from(answered.others);
+        if count > 0 {
+            let each = tick().since(self.seen.last_heard()) / count;
+            let block = self.mx.block();
+            block.observe_many(Timing::StageHelo, each, answered.greetings.into());
+            block.observe_many(Timing::StageOther, each, answered.others.into());
+        }
+    }
+
     /// Does what a step asks for. What is long and rare is boxed: an idle session pays for its future's size.
     /// A step that comes back ends the message, or, if it is `Close`, the session.
     async fn take(&mut self, step: Step, connection: &mut Connection) -> Result<Option<Step>, Closed> {
         self.note_greeting();
+        self.observe_answered();
         if !self.session.in_body() || step == Step::End {
             self.charge();
         }
@@ -190,6 +228,7 @@ impl<'a> Dialogue<'a> {
             Step::Client(info) => Box::pin(self.present(*info, connection)).await,
             Step::Forward(info) => self.forward(info),
             Step::StartTls => {
+                self.observe(Timing::StageStarttls, self.seen.last_heard());
                 self.flush(connection).await?;
                 Box::pin(self.secure(connection, false)).await?;
                 None
@@ -211,7 +250,9 @@ impl<'a> Dialogue<'a> {
         let Some((name, extended)) = self.session.helo().filter(|_| !self.greeted) else { return };
         let verb = if extended { "EHLO" } else { "HELO" };
         let inputs = [("name", Value::Text(name)), ("verb", Value::Text(verb))];
-        self.note(Stage::Helo, 250, "", tick(), &inputs);
+        self.note(Stage::Helo, 250, "", self.seen.last_heard(), &inputs);
+        self.seen.greeted(Some(name));
+        inject(name);
         if let Some(lookups) = &self.client.lookups {
             lookups.greet(self.mx, &self.mx.rules().screen, name);
         }
@@ -292,6 +333,7 @@ impl<'a> Dialogue<'a> {
         connection.allow(rules.timeouts.command, false);
         let since = tick();
         block.raise(Gauge::TlsHandshakesOpen, 1);
+        self.seen.at(open::Stage::Handshake);
         let open = Shaking(self.mx);
         let shaken = if first {
             connection.open_secure(&rules.acceptor).await.map(|handshake| (handshake, 0))
@@ -306,7 +348,9 @@ impl<'a> Dialogue<'a> {
                 return Err(closed);
             }
         };
-        block.observe(Timing::TlsHandshake, tick().since(since));
+        let took = tick().since(since);
+        block.observe(Timing::TlsHandshake, took);
+        block.observe(Timing::StageTls, took);
         let of_version = handshake.version == "TLSv1.2";
         block.add(if of_version { Counter::TlsHandshakes12 } else { Counter::TlsHandshakes13 }, 1);
         block.add(Counter::TlsResumed, u64::from(handshake.resumed));
@@ -316,6 +360,8 @@ impl<'a> Dialogue<'a> {
                 "client sent commands behind STARTTLS; thrown away");
         }
         self.note_handshake(&handshake, since, injected);
+        self.seen.secured(handshake.version);
+        self.seen.greeted(None);
         self.security = Some(Box::new(Security { version: handshake.version, cipher: handshake.cipher }));
         self.message = None;
         self.greeted = false;
@@ -363,6 +409,25 @@ impl<'a> Dialogue<'a> {
 impl Drop for Dialogue<'_> {
     fn drop(&mut self) {
         self.charge();
+    }
+}
+
+/// The stage of a command that is decided about here.
+fn stage_of(step: &Step) -> Option<Timing> {
+    Some(match step {
+        Step::Mail(_) => Timing::StageMail,
+        Step::Rcpt(_) => Timing::StageRcpt,
+        Step::Begin => Timing::StageData,
+        Step::Client(_) | Step::Forward(_) => Timing::StageOther,
+        _ => return None,
+    })
+}
+
+/// What a client of some names is made to be for tests: one whose session panics, or holds up the shard.
+fn inject(name: &str) {
+    assert!(!faults::is_injected("session.panic", name), "session.panic={name}");
+    if faults::is_injected("shard.stall", name) {
+        std::thread::sleep(STALL);
     }
 }
 

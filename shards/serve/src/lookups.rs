@@ -3,15 +3,15 @@
 //!
 //! A lookup that fails, or is not there by its deadline, counts for nothing: the DNS can make mail slower, by the deadline,
 //! and never stop it. Each deadline begins with what the client waits for or does itself, so that nobody gets out of being
-//! asked about by taking its time.
+//! asked about by taking its time. A lookup that panics is another matter: its client is put off (`checks.rs`).
 
 use crate::mx::Mx;
 use ringpost_base::{Deadline, canonical};
 use ringpost_dns::{Failure, Lists, Resolver, Verdict};
-use ringpost_metrics::{Counter, Timing};
+use ringpost_metrics::{Block, Counter, Timing};
 use ringpost_policy::{Evidence, Listing, Reverse, ScreenOptions};
 use ringpost_runtime::local::Bell;
-use ringpost_runtime::{after, spawn, tick};
+use ringpost_runtime::{after, contain, faults, spawn, tick};
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -29,6 +29,8 @@ pub(crate) struct Lookups {
     open: Cell<u32>,
     /// Questions that stayed without a usable answer.
     unanswered: Cell<u64>,
+    /// One of them panicked.
+    panicked: Cell<bool>,
     /// What is asked about the name of the last greeting.
     greeting: RefCell<Option<Rc<Greeting>>>,
     /// Rung when anything is done.
@@ -74,28 +76,46 @@ impl Lookups {
             found: RefCell::default(),
             open: Cell::new(u32::from(lists.is_some()) + u32::from(reverse)),
             unanswered: Cell::new(0),
+            panicked: Cell::new(false),
             greeting: RefCell::default(),
             done: Bell::default(),
         });
         if let Some(lists) = lists {
-            let (lookups, block) = (lookups.clone(), mx.shared_block());
-            spawn("lists", async move {
-                lookups.ask_lists(&lists, address, &block).await;
-                lookups.part_done();
-                block.observe(Timing::Lookups, tick().since(since));
+            let (asking, block) = (lookups.clone(), mx.shared_block());
+            lookups.clone().spawn_part("lists", mx, Self::part_done, async move {
+                asking.ask_lists(&lists, address, &block).await;
             });
         }
         if reverse {
-            let (lookups, block, resolver) = (lookups.clone(), mx.shared_block(), mx.resolver.clone());
-            spawn("reverse", async move {
-                let found = lookups.ask_reverse(&resolver, address).await;
+            let (asking, block, resolver) = (lookups.clone(), mx.shared_block(), mx.resolver.clone());
+            lookups.clone().spawn_part("reverse", mx, Self::part_done, async move {
+                let found = asking.ask_reverse(&resolver, address).await;
                 block.add(row_of(&found), 1);
-                lookups.found.borrow_mut().reverse = found;
-                lookups.part_done();
-                block.observe(Timing::Lookups, tick().since(since));
+                asking.found.borrow_mut().reverse = found;
             });
         }
         Some(lookups)
+    }
+
+    /// Looks something up in a task of its own. Whatever becomes of it, `done` comes after it: a panic must not be waited for
+    /// until the deadline.
+    fn spawn_part(
+        self: Rc<Self>,
+        what: &'static str,
+        mx: &Mx,
+        done: impl FnOnce(&Self) + 'static,
+        lookup: impl Future<Output = ()> + 'static,
+    ) {
+        let since = tick();
+        let block = mx.shared_block();
+        spawn(what, async move {
+            if let Err(panic) = contain(lookup).await {
+                self.panicked.set(true);
+                count_panic(&block, what, &panic);
+            }
+            done(&self);
+            block.observe(Timing::Lookups, tick().since(since));
+        });
     }
 
     /// Begins to ask whether the name of a greeting has an address, where that is wanted; nothing if it was asked already.
@@ -108,22 +128,31 @@ impl Lookups {
         if self.greeting.borrow().as_ref().is_some_and(|greeting| *greeting.name == *name) {
             return;
         }
-        let since = tick();
-        let deadline = since.deadline(options.deadline.0);
+        let deadline = tick().deadline(options.deadline.0);
         let greeting = Rc::new(Greeting { name: name.into(), deadline, address: Cell::new(NameAddress::Asked) });
         self.greeting.replace(Some(greeting.clone()));
-        let (lookups, block, resolver) = (self.clone(), mx.shared_block(), mx.resolver.clone());
-        spawn("helo", async move {
-            let (address, row) = match resolver.addresses(&greeting.name, deadline).await {
+        let (asked, block, resolver) = (greeting.clone(), mx.shared_block(), mx.resolver.clone());
+        let done = move |lookups: &Self| {
+            if greeting.address.get() == NameAddress::Asked {
+                greeting.address.set(NameAddress::Unknown);
+            }
+            lookups.done.ring();
+        };
+        self.clone().spawn_part("helo", mx, done, async move {
+            assert!(!faults::is_injected("lookup.panic", &asked.name), "lookup.panic={}", asked.name);
+            let (address, row) = match resolver.addresses(&asked.name, deadline).await {
                 Ok(_) => (NameAddress::Found, Counter::DnsFound),
                 Err(Failure::NoSuchName) => (NameAddress::Missing, Counter::DnsMissing),
                 Err(_) => (NameAddress::Unknown, Counter::DnsFailed),
             };
             block.add(row, 1);
-            greeting.address.set(address);
-            lookups.done.ring();
-            block.observe(Timing::Lookups, tick().since(since));
+            asked.address.set(address);
         });
+    }
+
+    /// Whether one of the lookups panicked. What it would have found is not known, and not for want of an answer.
+    pub(crate) fn has_panicked(&self) -> bool {
+        self.panicked.get()
     }
 
     /// Waits for what has been asked, at most until the deadlines, and adds it to the evidence. `name` is what the client
@@ -178,7 +207,7 @@ impl Lookups {
         self.done.ring();
     }
 
-    async fn ask_lists(&self, lists: &Lists, address: IpAddr, block: &ringpost_metrics::Block) {
+    async fn ask_lists(&self, lists: &Lists, address: IpAddr, block: &Block) {
         let tell = |list: usize, verdict| {
             let row = match verdict {
                 Verdict::Listed { answer, .. } => {
@@ -225,6 +254,11 @@ impl Lookups {
         self.unanswered.set(self.unanswered.get() + 1);
         Reverse::Unknown
     }
+}
+
+fn count_panic(block: &Block, lookup: &'static str, panic: &str) {
+    block.add(Counter::FiltersPanicked, 1);
+    tracing::error!(lookup, panic, "lookup panicked");
 }
 
 /// The metric of what became of the question for the name of an address.

@@ -2,6 +2,7 @@
 
 use crate::admission::End;
 use crate::dialogue::Dialogue;
+use crate::open::{self, Open, OpenSessions};
 use crate::owners::Owners;
 use crate::proof::Proof;
 use crate::rules::{ListenerRules, Rules, among};
@@ -17,6 +18,7 @@ use ringpost_queue::{HandedOver, NotHandedOver, Reason};
 use ringpost_runtime::{contain, now, spawn, tick};
 use ringpost_smtp::{Reply, Session, Setup, TlsUse, replies};
 use ringpost_store::{LoadedContent, Store};
+use ringpost_telemetry::Tracer;
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -63,6 +65,8 @@ pub struct MxSetup {
     pub store: Rc<Store>,
     /// Where it counts.
     pub block: Arc<Block>,
+    /// Takes the spans of sampled messages.
+    pub tracer: Rc<Tracer>,
     /// Where accepted messages go.
     pub accepted: Box<TakeAccepted>,
     /// Asks the next hop to answer for a message.
@@ -81,12 +85,15 @@ pub struct Mx {
     lists: RefCell<(Vec<DnsList>, Option<Rc<Lists>>)>,
     pub(crate) store: Rc<Store>,
     block: Arc<Block>,
+    pub(crate) tracer: Rc<Tracer>,
     pub(crate) accepted: Box<TakeAccepted>,
     pub(crate) hand_over: Box<HandOver>,
     message_ids: Rc<RefCell<MessageIds>>,
     session_ids: RefCell<SessionIds>,
     /// Connections being told that they are not served.
     turning_away: Cell<usize>,
+    /// Those that are served.
+    pub(crate) open: OpenSessions,
 }
 
 /// One listener of an MX.
@@ -113,11 +120,13 @@ impl Mx {
             resolver: setup.resolver,
             store: setup.store,
             block: setup.block,
+            tracer: setup.tracer,
             accepted: setup.accepted,
             hand_over: setup.hand_over,
             message_ids: setup.ids,
             session_ids,
             turning_away: Cell::new(0),
+            open: OpenSessions::default(),
         })
     }
 
@@ -171,10 +180,20 @@ impl Mx {
         self.bans.borrow().clone()
     }
 
-    pub(crate) fn note(&self, session: SessionId, note: &Note<'_>) {
+    /// Leaves a note of what began at `since` and is done now on the trail.
+    pub(crate) fn note(
+        &self,
+        session: SessionId,
+        stage: Stage,
+        outcome: u16,
+        rule: &str,
+        since: Tick,
+        inputs: &[(&str, Value<'_>)],
+    ) {
         let mut trail = self.trail.borrow_mut();
         if trail.is_on() {
-            trail.note(session, now().wall, note);
+            let now = now();
+            trail.note(session, now.wall, &Note { stage, outcome, rule, took: now.tick.since(since), inputs });
         }
     }
 
@@ -231,22 +250,6 @@ impl<'a> TurningAway<'a> {
 impl Drop for TurningAway<'_> {
     fn drop(&mut self) {
         self.0.turning_away.set(self.0.turning_away.get() - 1);
-    }
-}
-
-/// Keeps the count of open sessions, also where one panics.
-struct Open<'a>(&'a Mx);
-
-impl<'a> Open<'a> {
-    fn new(mx: &'a Mx) -> Self {
-        mx.block().raise(Gauge::SessionsOpen, 1);
-        Self(mx)
-    }
-}
-
-impl Drop for Open<'_> {
-    fn drop(&mut self) {
-        self.0.block().lower(Gauge::SessionsOpen, 1);
     }
 }
 
@@ -310,9 +313,10 @@ impl MxListener {
 
     async fn serve(self, mut connection: Box<Connection>, id: SessionId, delay: Duration) {
         let mx = self.mx.clone();
-        let open = Open::new(&mx);
+        let open = Open::new(&mx, id, &self.name, canonical(connection.peer().ip()));
         tracing::debug!(session = %id, peer = %connection.peer(), listener = &*self.name, "connected");
-        let outcome = contain(Box::pin(self.converse(&mut connection, id, delay))).await;
+        let outcome = contain(Box::pin(self.converse(&mut connection, &open, delay))).await;
+        open.seen.at(open::Stage::Closing);
         let how = match outcome {
             Ok(how) => how,
             Err(panic) => {
@@ -333,12 +337,13 @@ impl MxListener {
     }
 
     /// The whole of a session; says how it ended.
-    async fn converse(&self, connection: &mut Connection, id: SessionId, delay: Duration) -> Counter {
+    async fn converse(&self, connection: &mut Connection, open: &Open<'_>, delay: Duration) -> Counter {
+        let id = open.id();
         let rules = self.mx.rules();
         let Some(listener) = rules.listener(&self.name) else { return Counter::SessionsClosedServer };
         let tls_first = listener.tls == TlsUse::Implicit;
         let session = self.session(&rules, listener, id, connection);
-        let mut dialogue = Dialogue::new(&self.mx, &self.name, session, id, canonical(connection.peer().ip()));
+        let mut dialogue = Dialogue::new(open, session, canonical(connection.peer().ip()));
         let ended = match Box::pin(dialogue.admit(connection, listener, delay)).await {
             Ok(()) => {
                 drop(rules);
@@ -356,6 +361,7 @@ impl MxListener {
         // Where TLS comes first there is no way to say anything before it.
         let words = words.filter(|_| !tls_first || dialogue.session.is_secure());
         let code = words.as_ref().map_or(0, Reply::code);
+        open.seen.at(open::Stage::Closing);
         dialogue.note(Stage::Close, code, rule, dialogue.since(), &[("how", Value::Text(words_of(how)))]);
         if let Some(reply) = words {
             connection.allow(LAST_WORDS, false);
@@ -443,28 +449,16 @@ impl Mx {
         let Some(ban) = bans.find(address, now().wall) else { return false };
         let (text, network) = (address.to_string(), ban.network.to_string());
         tracing::debug!(session = %id, peer = text, network, reason = &*ban.reason, by = &*ban.by, "banned");
-        self.note(
-            id,
-            &Note {
-                stage: Stage::Ban,
-                outcome: code,
-                rule: &ban.by,
-                took: tick().since(since),
-                inputs: &[
-                    ("address", Value::Text(&text)),
-                    ("network", Value::Text(&network)),
-                    ("reason", Value::Text(&ban.reason)),
-                ],
-            },
-        );
+        let inputs =
+            [("address", Value::Text(&text)), ("network", Value::Text(&network)), ("reason", Value::Text(&ban.reason))];
+        self.note(id, Stage::Ban, code, &ban.by, since, &inputs);
         true
     }
 
     /// A limit was met: counted, and noted.
     pub(crate) fn met(&self, id: SessionId, limit: Limit, stage: Stage, since: Tick, inputs: &[(&str, Value<'_>)]) {
         self.block().add(counter_of(limit), 1);
-        let outcome = limit.reply().code();
-        self.note(id, &Note { stage, outcome, rule: limit.key(), took: tick().since(since), inputs });
+        self.note(id, stage, limit.reply().code(), limit.key(), since, inputs);
     }
 }
 

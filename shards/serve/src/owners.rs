@@ -5,8 +5,8 @@
 //! condition of service: where the owner has no room for it or does not answer in time, the client is served as
 //! if no limit were met, and that is counted.
 
-use ringpost_base::{NetworkLengths, ShardId, UNKNOWN_ADDRESS, owner};
-use ringpost_metrics::{Block, Counter, Gauge};
+use ringpost_base::{NetworkLengths, ShardId, Tick, UNKNOWN_ADDRESS, owner};
+use ringpost_metrics::{Block, Counter, Gauge, Timing};
 use ringpost_policy::{
     BanOrder, Counted as Place, Grey, GreyKey, GreyRecord, Greylist, Ledger, LedgerOptions, Limit, Offence,
 };
@@ -205,9 +205,18 @@ impl Owners {
         if !self.limited.get().concerns(&question) {
             return Verdict::Free;
         }
+        let since = tick();
+        let is_grey = matches!(question, Question::Grey { .. });
+        let verdict = self.ask_owner(question, since).await;
+        let stage = if is_grey { Timing::StageCheckGreylist } else { Timing::StageCheckLimits };
+        self.block.observe(stage, tick().since(since));
+        verdict
+    }
+
+    async fn ask_owner(&self, question: Question, now: Tick) -> Verdict {
         let owner = self.owner(question.address());
         if owner == self.shard {
-            return self.decide(question);
+            return self.decide_at(question, now);
         }
         self.block.add(Counter::MeshQuestions, 1);
         let answer = match self.mesh.ask(owner, question) {
@@ -246,22 +255,26 @@ impl Owners {
 
     /// Answers as the owner.
     pub fn decide(&self, question: Question) -> Verdict {
+        self.decide_at(question, tick())
+    }
+
+    fn decide_at(&self, question: Question, at: Tick) -> Verdict {
         let verdict = |result: Result<(), Limit>| result.map_or_else(Verdict::Limited, |()| Verdict::Free);
         let mut ledger = self.ledger.borrow_mut();
         match question {
-            Question::Open(address) => ledger.open(address, tick()).map_or_else(Verdict::Limited, Verdict::Counted),
+            Question::Open(address) => ledger.open(address, at).map_or_else(Verdict::Limited, Verdict::Counted),
             Question::Close(place) => {
                 ledger.close(place);
                 Verdict::Free
             }
-            Question::Message { address, declared } => verdict(ledger.message(address, declared, tick())),
-            Question::Recipient(address) => verdict(ledger.recipient(address, tick())),
+            Question::Message { address, declared } => verdict(ledger.message(address, declared, at)),
+            Question::Recipient(address) => verdict(ledger.recipient(address, at)),
             Question::Bytes { address, count } => {
-                ledger.bytes(address, count, tick());
+                ledger.bytes(address, count, at);
                 Verdict::Free
             }
             Question::Offence { address, offence, count } => {
-                if let Some(order) = ledger.offence(address, offence, count, tick()) {
+                if let Some(order) = ledger.offence(address, offence, count, at) {
                     self.block.add(Counter::BansOrdered, 1);
                     (self.order)(order);
                 }

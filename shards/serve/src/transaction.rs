@@ -1,21 +1,25 @@
 //! The way of a message, in the order of this file: a step becomes an envelope and a body, the body's headers become
 //! evidence, evidence a decision, the decision a proof that the message is in good hands, and the proof the 250.
 
+use crate::checks::Refusal;
 use crate::dialogue::Dialogue;
 use crate::mx::Mx;
+use crate::open;
 use crate::owners::{Question, Verdict};
 use crate::proof::Proof;
 use crate::rules::Rules;
-use ringpost_base::{Durability, SpoolId, Tick, Timestamp};
+use crate::trace::{Attributes, MessageTrace};
+use ringpost_base::{Durability, Now, SpoolId, Tick, Timestamp};
 use ringpost_message::{Arrival, Envelope, Headers, Notify, Recipient, Ret, received};
 use ringpost_metrics::{Counter, Gauge, Timing};
 use ringpost_policy::{
     Evidence, Grey, GreyKey, GreyPass, GreylistMode, HeloKind, Limit, Offence, Screening, Served, Stage, Value,
 };
 use ringpost_queue::HandedOver;
-use ringpost_runtime::{after, now, tick};
+use ringpost_runtime::{after, contain, faults, now, tick};
 use ringpost_smtp::{Abandoned, BodyKind, Mail, Path, Rcpt, Reply, Step, replies};
 use ringpost_store::{Draft, Failure, Space};
+use ringpost_trace::{key, name, trace_id};
 use std::rc::Rc;
 
 /// A message between MAIL and its final reply.
@@ -31,6 +35,8 @@ pub(crate) struct Message<'a> {
     held: u64,
     /// From the go-ahead on.
     pub(crate) body: Option<Body>,
+    /// If it is sampled.
+    pub(crate) trace: Option<Box<MessageTrace>>,
 }
 
 /// What has come of a body.
@@ -45,14 +51,24 @@ pub(crate) struct Body {
     since: Tick,
 }
 
+impl Body {
+    /// Bytes of the message, without what we put in front.
+    fn size(&self) -> u64 {
+        self.draft.len() - self.trace as u64
+    }
+}
+
 /// Bytes that a message takes besides its texts, and a recipient besides its own.
 const MESSAGE_BYTES: u64 = 512;
 const RECIPIENT_BYTES: u64 = 96;
 
 impl<'a> Message<'a> {
-    fn new(mx: &'a Mx, id: SpoolId, arrived: Timestamp, mail: Mail) -> Self {
+    /// A message whose MAIL came at `since`.
+    fn new(mx: &'a Mx, id: SpoolId, arrived: Now, since: Tick, mail: Mail) -> Self {
         mx.block().raise(Gauge::MessagesInFlight, 1);
-        let mut message = Self { mx, id, arrived, since: tick(), mail, recipients: Vec::new(), held: 0, body: None };
+        let trace = MessageTrace::begin(mx, id, arrived, since);
+        let arrived = arrived.wall;
+        let mut message = Self { mx, id, arrived, since, mail, recipients: Vec::new(), held: 0, body: None, trace };
         message.hold(MESSAGE_BYTES);
         message
     }
@@ -70,23 +86,12 @@ impl Drop for Message<'_> {
     }
 }
 
-/// Why a recipient or a sender is refused: the words, and the rule by its key.
-struct Refusal {
-    reply: Reply,
-    rule: Box<str>,
-}
-
-impl Refusal {
-    fn by(rule: &str, reply: Reply) -> Self {
-        Self { reply, rule: rule.into() }
-    }
-}
-
 impl<'a> Dialogue<'a> {
     pub(crate) async fn mail(&mut self, mail: Mail) -> Option<Step> {
-        let since = tick();
+        let since = self.seen.last_heard();
         let rules = self.mx.rules();
-        let judged = self.judge_sender(&rules, &mail).await;
+        self.seen.at(open::Stage::Deciding);
+        let judged = self.found(contain(self.judge_sender(&rules, &mail)).await);
         let (outcome, rule) = judged.as_ref().map_or_else(|no| (no.reply.code(), &*no.rule), |()| (250, ""));
         let inputs = [
             ("from", Value::Text(mail.from.as_str())),
@@ -96,13 +101,26 @@ impl<'a> Dialogue<'a> {
         self.note(Stage::Mail, outcome, rule, since, &inputs);
         let refusal = judged.err().map(|refusal| refusal.reply);
         if refusal.is_none() {
-            let arrived = now().wall;
-            let id = self.mx.next_message_id(arrived);
-            self.message = Some(Box::new(Message::new(self.mx, id, arrived, mail)));
+            let arrived = now();
+            let id = self.mx.next_message_id(arrived.wall);
+            let mut message = Box::new(Message::new(self.mx, id, arrived, since, mail));
+            if let Some(trace) = &mut message.trace {
+                self.describe(trace, &message.mail);
+            }
+            self.message = Some(message);
         }
         let step = self.session.answer_mail(refusal, &mut self.out);
         self.session.take_refusal();
         step
+    }
+
+    /// What is known of a message from the beginning.
+    fn describe(&self, trace: &mut MessageTrace, mail: &Mail) {
+        trace.tell(key::MESSAGE_ID, trace.message().to_string());
+        trace.tell(key::SESSION_ID, self.id.to_string());
+        trace.tell(key::CLIENT, self.client.address.to_string());
+        trace.tell(key::HELO, self.session.helo().map_or("", |(name, _)| name));
+        trace.tell(key::FROM, mail.from.as_str());
     }
 
     async fn judge_sender(&self, rules: &Rules, mail: &Mail) -> Result<(), Refusal> {
@@ -137,9 +155,11 @@ impl<'a> Dialogue<'a> {
     }
 
     pub(crate) async fn rcpt(&mut self, rcpt: Rcpt) -> Option<Step> {
-        let since = tick();
+        let since = self.seen.last_heard();
         let rules = self.mx.rules();
-        let judged = self.judge_recipient(&rules, &rcpt).await;
+        self.seen.at(open::Stage::Deciding);
+        let judged = contain(self.judge_recipient(&rules, &rcpt)).await;
+        let judged = self.found(judged);
         let block = self.mx.block();
         let refusal = match judged {
             Ok(served) => {
@@ -166,7 +186,7 @@ impl<'a> Dialogue<'a> {
     async fn judge_recipient(&mut self, rules: &Rules, rcpt: &Rcpt) -> Result<Served, Refusal> {
         // Who is turned away by what it is must still reach somebody who can help (RFC 5321 section 4.5.1).
         let helper = is_postmaster(&rcpt.to);
-        let screening = self.screening(rules).await;
+        let screening = self.screening(rules).await?;
         if let Some(reply) = screening.refusal.clone().filter(|_| !helper) {
             return Err(Refusal::by("screen.score_reject", reply));
         }
@@ -180,7 +200,13 @@ impl<'a> Dialogue<'a> {
         {
             return Err(self.limited(limit));
         }
+        let since = tick();
         let served = rules.policy.recipient(rcpt, self.session.is_secure());
+        self.observe(Timing::StageCheckRecipient, since);
+        if let Some(trace) = self.trace() {
+            let found = served.as_ref().map_or_else(|reply| reply.text(), |served| served.how.name());
+            trace.step(name::RECIPIENT, since, served.is_err(), vec![(key::OUTCOME, found.into())]);
+        }
         let served = served.map_err(|reply| Refusal { rule: rule_of(&reply, rcpt), reply })?;
         // An alias counts with all its addresses: they share the record of the message.
         let named = self.message.as_ref().map_or(0, |message| message.recipients.len());
@@ -212,15 +238,16 @@ impl<'a> Dialogue<'a> {
     }
 
     /// What the evidence about the host comes to. Found out at the first recipient: by then the DNS has mostly answered.
-    async fn screening(&mut self, rules: &Rules) -> Screening {
+    async fn screening(&mut self, rules: &Rules) -> Result<Screening, Refusal> {
         if self.client.exempt || rules.screen.is_idle() {
-            return Screening::default();
+            return Ok(Screening::default());
         }
         if let Some(known) = &self.client.screening {
-            return known.clone();
+            return Ok(known.clone());
         }
         let since = tick();
         let name: Box<str> = self.session.helo().map_or("", |(name, _)| name).into();
+        assert!(!faults::is_injected("filter.panic", &name), "filter.panic={name}");
         let own = |name: &str| rules.policy.is_own_name(name, &rules.options.hostname);
         let mut evidence = Evidence {
             pregreet: self.client.pregreet,
@@ -229,6 +256,9 @@ impl<'a> Dialogue<'a> {
         };
         if let Some(lookups) = self.client.lookups.clone() {
             lookups.collect(self.mx, &rules.screen, &name, &mut evidence).await;
+            if lookups.has_panicked() {
+                return Err(Refusal::of_panic());
+            }
             self.note_lookups(&lookups, &evidence, since);
         }
         let score = rules.screen.score(&evidence);
@@ -241,12 +271,16 @@ impl<'a> Dialogue<'a> {
             _ => (Counter::ScreenPassed, ""),
         };
         self.mx.block().add(row, 1);
+        self.observe(Timing::StageCheckScreen, since);
+        if let Some(trace) = self.trace() {
+            trace.step(name::SCREEN, since, screening.refusal.is_some(), vec![(key::REASON, score.to_string().into())]);
+        }
         self.note(Stage::Screen, screening.refusal.as_ref().map_or(0, Reply::code), rule, since, &inputs);
         tracing::info!(session = %self.id, peer = %self.client.address, score = i64::from(score.total),
             parts = score.to_string(), "screened");
         self.tarpit = screening.tarpit;
         self.client.screening = Some(screening.clone());
-        screening
+        Ok(screening)
     }
 
     fn note_lookups(&self, lookups: &crate::lookups::Lookups, evidence: &Evidence, since: Tick) {
@@ -271,7 +305,6 @@ impl<'a> Dialogue<'a> {
         let network = self.mx.owners.networks().of(address);
         let key = GreyKey::new(&self.mx.secret, network, sender, rcpt.to.as_str());
         let Verdict::Grey(grey) = self.mx.owners.ask(Question::Grey { address, key }).await else { return Ok(()) };
-        let network = network.to_string();
         let (row, outcome, why, left) = match grey {
             Grey::Wait { left, first } => {
                 (Counter::GreylistWaited, 450, if first { "first seen" } else { "came too soon" }, left.as_secs())
@@ -281,6 +314,10 @@ impl<'a> Dialogue<'a> {
             Grey::Pass(GreyPass::KnownNetwork) => (Counter::GreylistKnown, 0, "network is known", 0),
         };
         self.mx.block().add(row, 1);
+        if let Some(trace) = self.trace() {
+            trace.step(name::GREYLIST, since, outcome != 0, vec![(key::OUTCOME, why.into())]);
+        }
+        let network = network.to_string();
         let inputs = [
             ("network", Value::Text(&network)),
             ("sender", Value::Text(sender)),
@@ -341,16 +378,20 @@ impl<'a> Dialogue<'a> {
     /// The machine refused a message by itself.
     pub(crate) fn abandon(&mut self, why: Abandoned) {
         self.mx.block().add(Counter::MessagesRejected, 1);
-        let Some(message) = &self.message else { return };
+        let Some(message) = &mut self.message else { return };
         self.session.take_refusal();
         let reply = why.reply();
+        if let Some(trace) = &mut message.trace {
+            trace.answered(reply.code());
+        }
+        let id = message.id;
         let since = message.body.as_ref().map_or_else(tick, |body| body.since);
         let rule = match why {
             Abandoned::TooBig => "limits.message_size",
             Abandoned::BareNewline => "smtp.bare_newline",
         };
-        self.note(Stage::Message, reply.code(), rule, since, &[("id", Value::Text(text_of(&message.id.text())))]);
-        tracing::info!(session = %self.id, id = %message.id, peer = %self.client.address, code = u64::from(reply.code()),
+        self.note(Stage::Message, reply.code(), rule, since, &[("id", Value::Text(text_of(&id.text())))]);
+        tracing::info!(session = %self.id, id = %id, peer = %self.client.address, code = u64::from(reply.code()),
             reason = reply.text(), "message refused");
     }
 
@@ -363,25 +404,36 @@ impl<'a> Dialogue<'a> {
             return self.session.refuse(replies::BAD_SEQUENCE, &mut self.out);
         };
         let rules = self.mx.rules();
-        block.observe(Timing::Body, tick().since(body.since));
-        if let Some(reply) = body.broken {
-            return self.refuse(&message, reply, "spool");
+        self.seen.at(open::Stage::Committing);
+        let since = tick();
+        let took = since.since(body.since);
+        block.observe(Timing::Body, took);
+        block.observe(Timing::StageBody, took);
+        if let Some(trace) = &mut message.trace {
+            trace.step(name::BODY, body.since, false, vec![(key::SIZE, body.size().into())]);
+            trace.tell(key::SIZE, body.size());
+            trace.tell(key::RECIPIENTS, message.recipients.len() as u64);
         }
-        let size = body.draft.len() - body.trace as u64;
-        let headers = body.headers.unwrap_or_else(|| Headers::walk(&body.draft.in_memory()[body.trace..]));
+        let judged = contain(self.judge_message(&rules, message.id, &body)).await;
+        let headers = match self.found(judged) {
+            Ok(headers) => headers,
+            Err(Refusal { reply, rule }) => return self.refuse(&mut message, reply, &rule),
+        };
+        let size = body.size();
         let id = message.id.text();
         let id = text_of(&id);
-        let inputs =
-            [("id", Value::Text(id)), ("bytes", Value::Number(size)), ("hops", Value::Number(headers.hops as u64))];
-        self.note(Stage::Message, 0, "", body.since, &inputs);
-        if let Some(reply) = rules.policy.message(&headers).refusal() {
-            block.add(Counter::LimitHops, 1);
-            return self.refuse(&message, reply, "limits.hops");
-        }
         let envelope = Rc::new(self.envelope(&mut message));
-        let since = tick();
-        match self.take_charge(&rules, body.draft, &envelope).await {
+        let charged = self.take_charge(&rules, body.draft, &envelope).await;
+        if let Some(trace) = &mut message.trace {
+            trace.step(name::COMMIT, since, charged.is_err(), Attributes::new());
+            if charged.is_ok() {
+                trace.answered(250);
+            }
+        }
+        match charged {
             Ok(proof) => {
+                self.observe(Timing::StageSpoolWait, since);
+                self.seen.accepted();
                 self.session.accept(&proof, &mut self.out);
                 let durability = proof.durability();
                 block.add(Counter::MessagesAccepted, 1);
@@ -389,11 +441,32 @@ impl<'a> Dialogue<'a> {
                 block.add(Counter::BytesAccepted, size);
                 let inputs = [("id", Value::Text(id)), ("durability", Value::Text(durability.name()))];
                 self.note(Stage::Commit, 250, "", since, &inputs);
-                self.log_accepted(&envelope, &headers, size, durability);
+                self.log_accepted(&envelope, &headers, size, durability, message.trace.is_some());
                 None
             }
-            Err(Refusal { reply, rule }) => self.refuse(&message, reply, &rule),
+            Err(Refusal { reply, rule }) => self.refuse(&mut message, reply, &rule),
         }
+    }
+
+    /// What stands against a message that has come; else what its headers say.
+    async fn judge_message(&self, rules: &Rules, id: SpoolId, body: &Body) -> Result<Headers, Refusal> {
+        if let Some(reply) = &body.broken {
+            return Err(Refusal::by("spool", reply.clone()));
+        }
+        let walk = || Headers::walk(&body.draft.in_memory()[body.trace..]);
+        let headers = body.headers.clone().unwrap_or_else(walk);
+        let id = id.text();
+        let inputs = [
+            ("id", Value::Text(text_of(&id))),
+            ("bytes", Value::Number(body.size())),
+            ("hops", Value::Number(headers.hops as u64)),
+        ];
+        self.note(Stage::Message, 0, "", body.since, &inputs);
+        if let Some(reply) = rules.policy.message(&headers).refusal() {
+            self.mx.block().add(Counter::LimitHops, 1);
+            return Err(Refusal::by("limits.hops", reply));
+        }
+        Ok(headers)
     }
 
     /// Makes the message as durable as its routes promise, and sees to it that what is kept here goes on its way.
@@ -478,8 +551,11 @@ impl<'a> Dialogue<'a> {
         }
     }
 
-    fn refuse(&mut self, message: &Message<'_>, reply: Reply, rule: &str) -> Option<Step> {
+    fn refuse(&mut self, message: &mut Message<'_>, reply: Reply, rule: &str) -> Option<Step> {
         self.forwarded = None;
+        if let Some(trace) = &mut message.trace {
+            trace.answered(reply.code());
+        }
         let permanent = reply.code() >= 500;
         self.mx.block().add(if permanent { Counter::MessagesRejected } else { Counter::MessagesDeferred }, 1);
         self.note(Stage::Message, reply.code(), rule, tick(), &[("id", Value::Text(text_of(&message.id.text())))]);
@@ -490,7 +566,14 @@ impl<'a> Dialogue<'a> {
         step
     }
 
-    fn log_accepted(&mut self, envelope: &Envelope, headers: &Headers, size: u64, durability: Durability) {
+    fn log_accepted(
+        &mut self,
+        envelope: &Envelope,
+        headers: &Headers,
+        size: u64,
+        durability: Durability,
+        is_sampled: bool,
+    ) {
         let forwarded = self.forwarded.take();
         let origin = forwarded.as_ref().and_then(|info| info.addr.as_deref()).unwrap_or("");
         tracing::info!(
@@ -506,6 +589,7 @@ impl<'a> Dialogue<'a> {
             bytes = size,
             message_id = headers.message_id.as_deref().unwrap_or(""),
             durability = durability.name(),
+            trace_id = is_sampled.then(|| tracing::field::display(trace_id(envelope.id))),
             "accepted"
         );
     }

@@ -29,9 +29,9 @@ mod walk;
 
 pub use restore::{Restored, restore};
 
+use crate::directories::{HEIR, shard_number};
 use crate::error::is_broken;
 use crate::lost::LOST;
-use crate::recover::shard_number;
 use manifest::{MANIFEST, Manifest, Saved};
 use objects::{CopyError, Objects};
 use ringpost_base::Timestamp;
@@ -41,10 +41,11 @@ use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Component, Path, PathBuf};
+use std::time::SystemTime;
 use thiserror::Error;
 use walk::{Copied, Known, Walk, WalkError};
 
-/// Times that a backup begins anew because the server was started meanwhile with another number of cores.
+/// Times that a backup begins anew because a log was taken over by another meanwhile.
 const STARTS_MAX: usize = 5;
 
 /// The directory of the spool below the state directory.
@@ -176,22 +177,26 @@ struct Backup<'a> {
 }
 
 impl Backup<'_> {
-    /// All logs and body files. A message may move from one log to another only when a start has fewer cores than an
-    /// earlier one: then the directories change, and it all begins anew.
+    /// All logs and body files. A message moves from one log to another only when that one takes the whole log over, and its
+    /// directory is there until all of them have arrived. Then the directories change, and it all begins anew.
     fn spool(&mut self) -> Result<(), BackupError> {
         let spool = self.state_dir.join(SPOOL);
         for _ in 0..STARTS_MAX {
-            let shards = shard_names(&spool)?;
+            let shards = shards_in(&spool)?;
             self.files.clear();
             (self.told.segments, self.told.bodies, self.told.logs) = (0, 0, shards.len());
             self.told.left_out.clear();
             self.told.wrong.clear();
-            let changed = shards.iter().try_fold(false, |changed, shard| Ok(changed || !self.shard(&spool, shard)?))?;
-            if !changed && shard_names(&spool)? == shards {
+            let names = shards.iter().map(|(name, _)| name);
+            let changed = names.fold(Ok(false), |changed, name| Ok(changed? || !self.shard(&spool, name)?));
+            if !changed? && shards_in(&spool)? == shards {
                 return Ok(());
             }
         }
-        refused("the server was started again and again with other numbers of cores; try once more when it stays up")
+        refused(
+            "logs were taken over by others again and again: the server was upgraded, or started with fewer cores; try \
+                 once more when it stays up",
+        )
     }
 
     /// One log and its body files; false if it is not there any more.
@@ -215,6 +220,8 @@ impl Backup<'_> {
             let path = format!("{SPOOL}/{name}/{}", saved.segment_name());
             self.files.insert(path.clone(), Saved { path, ..saved });
         }
+        // Where messages stand in two logs, this says which two.
+        self.file(&directory.join(HEIR), format!("{SPOOL}/{name}/{HEIR}"))?;
         self.bodies(&directory.join("body"), &format!("{SPOOL}/{name}/body"))
     }
 
@@ -337,23 +344,40 @@ impl Backup<'_> {
     }
 }
 
-/// The directories of the logs, those of former cores included that are still to be taken over.
-fn shard_names(spool: &Path) -> Result<Vec<String>, BackupError> {
+/// What tells a directory from another one that is called the same later, and the beginning of a move from what was before.
+#[derive(PartialEq, Eq)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    /// The file system uses its numbers again, and fast.
+    made: Option<SystemTime>,
+    heir: Option<String>,
+}
+
+/// The directories of the logs, those included that are still to be taken over.
+fn shards_in(spool: &Path) -> Result<BTreeMap<String, Identity>, BackupError> {
     let entries = match fs::read_dir(spool) {
         Ok(entries) => entries,
         // A server that has never run.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         Err(error) => return Err(file_error(spool)(error)),
     };
-    let mut names = Vec::new();
+    let mut shards = BTreeMap::new();
     for entry in entries {
         let path = entry.map_err(file_error(spool))?.path();
-        if shard_number(&path).is_some() {
-            names.extend(path.file_name().and_then(|name| name.to_str()).map(str::to_owned));
+        let name = path.file_name().and_then(|name| name.to_str()).filter(|_| shard_number(&path).is_some());
+        let Some(name) = name else { continue };
+        match fs::metadata(&path) {
+            Ok(metadata) => {
+                let (device, inode, made) = (metadata.dev(), metadata.ino(), metadata.created().ok());
+                let heir = fs::read_to_string(path.join(HEIR)).ok();
+                shards.insert(name.to_owned(), Identity { device, inode, made, heir });
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(file_error(&path)(error)),
         }
     }
-    names.sort();
-    Ok(names)
+    Ok(shards)
 }
 
 fn is_maildir(path: &Path) -> bool {

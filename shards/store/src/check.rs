@@ -5,7 +5,8 @@
 //! that is used anew while the log is looked through is left out and counted, and what looks damaged is read again before it is
 //! said to be.
 
-use crate::recover::{body_id, shard_number};
+use crate::directories::shard_number;
+use crate::recover::body_id;
 use crate::segments::slot_of;
 use crate::{StoreError, error};
 use error::{file_error, io_error, is_broken};
@@ -108,7 +109,14 @@ pub fn check(spool: &Path) -> Result<CheckReport, StoreError> {
         return Err(file_error(spool, reason));
     }
     directories.sort();
-    let shards = directories.iter().map(|(_, directory)| check_shard(directory)).collect::<Result<_, _>>()?;
+    let mut shards = Vec::with_capacity(directories.len());
+    for (_, directory) in directories {
+        match check_shard(&directory) {
+            // Another log has taken it over meanwhile.
+            Err(_) if !directory.exists() => {}
+            report => shards.push(report?),
+        }
+    }
     Ok(CheckReport { shards })
 }
 

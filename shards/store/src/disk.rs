@@ -24,6 +24,13 @@ pub(crate) enum Operation {
     BodyWrite,
     BodySync,
     BodyRemove,
+    /// Makes another name for a body file.
+    BodyLink,
+    /// Writes a small file under another name, before it is renamed.
+    NoteWrite,
+    Rename,
+    /// Removes a file of a log that was taken over.
+    RetiredRemove,
     DirectorySync,
 }
 
@@ -130,6 +137,39 @@ impl Disk {
     pub(crate) fn remove_body(&self, path: &Path) -> Result<(), StoreError> {
         self.pass(Operation::BodyRemove, path)?;
         std::fs::remove_file(path).map_err(|error| io_error(path, error))
+    }
+
+    pub(crate) fn link_body(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+        self.pass(Operation::BodyLink, to)?;
+        std::fs::hard_link(from, to).map_err(|error| io_error(from, error))
+    }
+
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+        self.pass(Operation::Rename, from)?;
+        std::fs::rename(from, to).map_err(|error| io_error(from, error))
+    }
+
+    pub(crate) fn remove_retired(&self, path: &Path) -> Result<(), StoreError> {
+        self.pass(Operation::RetiredRemove, path)?;
+        std::fs::remove_file(path).map_err(|error| io_error(path, error))
+    }
+
+    /// Writes a small file, durably, all of it or nothing.
+    pub(crate) async fn write_note(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+        let fresh = path.with_extension("new");
+        self.pass(Operation::NoteWrite, &fresh)?;
+        let mut options = OpenOptions::new();
+        let opened = options.write(true).create(true).truncate(true).buffered_open(&fresh).await;
+        let file = opened.map_err(|error| io_error(&fresh, error))?;
+        let wrote = file.write_at(bytes.to_vec(), 0).await.map_err(|error| io_error(&fresh, error))?;
+        whole(&fresh, wrote, bytes.len(), true)?;
+        file.fdatasync().await.map_err(|error| io_error(&fresh, error))?;
+        let _ = file.close().await;
+        self.rename(&fresh, path)?;
+        match path.parent() {
+            Some(directory) => self.sync_directory(directory).await,
+            None => Ok(()),
+        }
     }
 
     pub(crate) async fn sync_directory(&self, path: &Path) -> Result<(), StoreError> {

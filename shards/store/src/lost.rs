@@ -8,6 +8,7 @@
 //! whose header was lost like one that was never used. While anything of a log is damaged, missing or can't be read, the first
 //! of each may be mail that was acknowledged. Nothing here is looked at again: an operator does that, and removes it.
 
+use crate::disk::Disk;
 use crate::error::{StoreError, io_error};
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -23,13 +24,14 @@ const PIECE: usize = 1 << 20;
 
 /// What a shard keeps aside.
 pub(crate) struct LostFiles {
+    disk: Disk,
     directory: PathBuf,
     count: Cell<u64>,
 }
 
 impl LostFiles {
-    pub(crate) fn new(shard: &Path) -> Self {
-        Self { directory: shard.join(LOST), count: Cell::new(0) }
+    pub(crate) fn new(disk: &Disk, shard: &Path) -> Self {
+        Self { disk: disk.clone(), directory: shard.join(LOST), count: Cell::new(0) }
     }
 
     /// Moves a file, or a directory with all that is in it, out of the way. What is there by its name already stays.
@@ -45,16 +47,38 @@ impl LostFiles {
             name.push(format!(".{number}"));
             to = self.directory.join(name);
         }
-        fs::rename(path, &to).map_err(|error| io_error(path, error))?;
+        self.disk.rename(path, &to)?;
         self.count.set(self.count.get() + 1);
         Ok(())
+    }
+
+    /// Makes it durable that something was moved here from another directory.
+    pub(crate) async fn sync(&self, from: Option<&Path>) -> Result<(), StoreError> {
+        self.disk.sync_directory(&self.directory).await?;
+        match from {
+            Some(from) => self.disk.sync_directory(from).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Moves what a former shard has kept aside here, if there is any.
+    pub(crate) async fn carry(&self, from: &Path) -> Result<(), StoreError> {
+        let entries = match fs::read_dir(from) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(io_error(from, error)),
+        };
+        for entry in entries {
+            self.keep(&entry.map_err(|error| io_error(from, error))?.path())?;
+        }
+        if self.directory.is_dir() { self.sync(None).await } else { Ok(()) }
     }
 
     /// Says how many files were kept aside, if any were.
     pub(crate) fn tell(&self) {
         if self.count.get() > 0 {
             let (files, directory) = (self.count.get(), self.directory.display());
-            tracing::warn!(files, %directory, "files that no record names are kept aside, since the spool is damaged");
+            tracing::warn!(files, %directory, "files that no record names are kept aside, since the spool is or was damaged");
         }
     }
 }

@@ -14,7 +14,8 @@
 //! A segment is one read, and the next is read while one is looked through. What a message needs in memory afterwards is the
 //! caller's digest of its envelope and the log's entry; the envelopes themselves are let go with their segment.
 
-use crate::adopt::adopt;
+use crate::adopt::adopt_all;
+use crate::directories::Orphans;
 use crate::disk::Disk;
 use crate::error::{StoreError, file_error, io_error};
 use crate::lost::{LostFiles, is_all_zeros};
@@ -32,9 +33,6 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-
-/// What a directory's name begins with whose messages are taken over and which is about to be removed.
-pub(crate) const RETIRED: &str = "retired-";
 
 /// How often the caller is told how far the reading has come, at most.
 const TELL: Duration = Duration::from_millis(250);
@@ -79,36 +77,6 @@ pub struct Progress {
     pub found: usize,
 }
 
-/// Directories of shards that this run does not have, whose messages a shard takes over.
-pub type Orphans = Vec<PathBuf>;
-
-/// The directory of each of `shards` shards under `spool`, and, for each, the directories it is to take over because an
-/// earlier run had more shards.
-pub fn shard_directories(spool: &Path, shards: usize) -> Result<Vec<(PathBuf, Orphans)>, StoreError> {
-    let own = |shard: usize| spool.join(format!("shard-{shard:04}"));
-    let mut plan: Vec<(PathBuf, Orphans)> = (0..shards).map(|shard| (own(shard), Vec::new())).collect();
-    for (directory, _) in &plan {
-        let body = directory.join("body");
-        fs::create_dir_all(&body).map_err(|error| io_error(&body, error))?;
-    }
-    for entry in fs::read_dir(spool).map_err(|error| io_error(spool, error))? {
-        let path = entry.map_err(|error| io_error(spool, error))?.path();
-        if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(RETIRED.as_bytes())) {
-            fs::remove_dir_all(&path).map_err(|error| io_error(&path, error))?;
-            continue;
-        }
-        if let Some(number) = shard_number(&path).filter(|number| *number >= shards) {
-            plan[number % shards].1.push(path);
-        }
-    }
-    Ok(plan)
-}
-
-/// The number in the name of a shard's directory.
-pub(crate) fn shard_number(path: &Path) -> Option<usize> {
-    path.file_name()?.to_str()?.strip_prefix("shard-")?.parse().ok()
-}
-
 /// Opens a shard's spool. `digest` makes of each envelope what the caller wants to keep of it; a message whose record is
 /// found more than once is digested more than once. `progress` is called a few times a second.
 pub async fn open<D>(
@@ -126,21 +94,17 @@ pub(crate) async fn open_on<D>(
     progress: &dyn Fn(Progress),
 ) -> Result<Opened<D>, StoreError> {
     let Setup { directory, orphans, options, entropy, block, budget, space } = setup;
-    let mut reader = Reader { disk: &disk, block: &block, digest, progress };
-    let (log, lost) = (reader.read(&directory).await?, LostFiles::new(&directory));
+    let mut reader = Reader::new(&disk, &block, digest, progress);
+    let (log, lost) = (reader.read(&directory).await?, LostFiles::new(&disk, &directory));
     log.remove_unused(&reader.segments(&directory), &lost)?;
-    let mut damaged = log.damaged;
+    let damaged = log.damaged;
     let (spool, live) = log.recovery.finish(options, entropy);
     let parts = Parts { disk: disk.clone(), options, block: block.clone(), budget, space };
     let store = Store::new(&directory, parts, spool);
     let mut recovered = enter(&store, live).await?;
     ringpost_runtime::spawn_vital(store.clone().pump());
     ringpost_runtime::spawn_vital(store.clone().watch_space());
-    for orphan in orphans {
-        let taken = adopt(&store, &orphan, &mut reader, &lost).await?;
-        damaged |= taken.damaged;
-        recovered.extend(taken.messages);
-    }
+    let damaged = damaged | adopt_all(&store, &orphans, &mut reader, &lost, (0, &mut recovered)).await?;
     // Only now: a crash while a former shard's mail was taken over left body files here whose records were still there.
     remove_strays(&store, damaged.then_some(&lost))?;
     lost.tell();
@@ -214,7 +178,16 @@ pub(crate) struct Reader<'a, D> {
     progress: &'a dyn Fn(Progress),
 }
 
-impl<D> Reader<'_, D> {
+impl<'a, D> Reader<'a, D> {
+    pub(crate) fn new(
+        disk: &'a Disk,
+        block: &'a Block,
+        digest: &'a mut dyn FnMut(SpoolId, &[u8]) -> D,
+        progress: &'a dyn Fn(Progress),
+    ) -> Self {
+        Self { disk, block, digest, progress }
+    }
+
     pub(crate) fn segments(&self, directory: &Path) -> Rc<Segments> {
         // Nothing is made in the logs that are read, so the size of new segments is of no account.
         Rc::new(Segments::new(self.disk, directory, 0))
@@ -245,7 +218,10 @@ impl<D> Reader<'_, D> {
             for hole in bytes.holes() {
                 recovery.unreadable(*slot, hole.start, hole.end - hole.start);
             }
-            recovery.segment(*slot, header, &bytes, self.digest);
+            let mut reading = recovery.begin(*slot, header);
+            while recovery.go_on(&mut reading, &bytes, self.digest) {
+                pace.breathe().await;
+            }
             // A batch whose sync failed in the last run may be read from the device's cache, and be gone with the next loss
             // of power: what is believed from here on has to be on the disk.
             segments.sync(*slot).await?;

@@ -95,7 +95,7 @@ impl Store {
 }
 
 /// Bytes that a process without privileges may still write; nothing where the file system can't say.
-fn free_bytes(path: &Path) -> Option<u64> {
+pub(crate) fn free_bytes(path: &Path) -> Option<u64> {
     let stat = rustix::fs::statvfs(path).ok()?;
     // A file system without blocks of its own (some of FUSE and of the network) reports zeros.
     (stat.f_blocks > 0).then(|| stat.f_bavail.saturating_mul(stat.f_frsize))

@@ -120,6 +120,11 @@ impl Store {
         })
     }
 
+    /// The directory of its log.
+    pub fn directory(&self) -> &Path {
+        self.bodies.parent().unwrap_or(&self.bodies)
+    }
+
     /// A place for a message that begins to arrive.
     pub fn draft(self: &Rc<Self>, id: SpoolId) -> Draft {
         Draft::new(self.clone(), id)

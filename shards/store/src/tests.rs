@@ -6,6 +6,7 @@ mod damage;
 mod faults;
 mod kept;
 mod reading;
+mod take_over;
 
 use crate::disk::{Disk, Gate, Operation};
 use crate::recover::open_on;
@@ -17,7 +18,7 @@ use ringpost_metrics::{Block, Counter};
 use ringpost_runtime::now;
 use ringpost_spool::{Failure, Options};
 use rustix::io::Errno;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -75,6 +76,8 @@ impl Opening {
 struct Faults {
     /// The operation, what it is to fail with, and how many of its kind pass before.
     next: RefCell<Option<(Operation, Errno, usize)>>,
+    /// After so many operations the process is as good as dead: nothing that it does reaches the disk any more.
+    death: Cell<Option<usize>>,
     /// Bytes of a file that can't be read.
     unreadable: RefCell<Vec<(PathBuf, Range<u64>)>>,
 }
@@ -89,9 +92,19 @@ impl Faults {
         self.next.borrow().is_none()
     }
 
+    /// Whether the process is dead before this operation.
+    fn strike(&self) -> bool {
+        let left = self.death.get();
+        self.death.set(left.map(|left| left.saturating_sub(1)));
+        left == Some(0)
+    }
+
     fn gate(self: &Rc<Self>) -> Gate {
         let faults = self.clone();
         Rc::new(move |operation, path, bytes| {
+            if faults.strike() {
+                return Err(Errno::SHUTDOWN.into());
+            }
             let hit =
                 |(file, bad): &(PathBuf, Range<u64>)| file == path && bad.start < bytes.end && bytes.start < bad.end;
             if operation == Operation::SegmentRead && faults.unreadable.borrow().iter().any(hit) {

@@ -19,6 +19,7 @@ mod slow;
 mod steady;
 mod subject;
 mod syncs;
+mod tracing;
 
 use std::path::PathBuf;
 
@@ -102,11 +103,13 @@ enum Part {
     Disk,
     /// Cost of a message while many others wait
     Queue,
+    /// Cost of traces
+    Tracing,
 }
 
 impl Part {
     /// All, in the order they run.
-    const ALL: [Part; 10] = [
+    const ALL: [Part; 11] = [
         Part::Cpu,
         Part::Syncs,
         Part::Idle,
@@ -117,6 +120,7 @@ impl Part {
         Part::Resets,
         Part::Disk,
         Part::Queue,
+        Part::Tracing,
     ];
 
     fn run(self, bench: &Context<'_>) -> Result<Vec<Row>> {
@@ -131,6 +135,7 @@ impl Part {
             Part::Resets => resets::run(bench),
             Part::Disk => disk::run(bench),
             Part::Queue => queue::run(bench),
+            Part::Tracing => tracing::run(bench),
         }
     }
 }

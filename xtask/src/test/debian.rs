@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// What the tests start or need to be there.
-const PACKAGES: [&str; 21] = [
+const PACKAGES: [&str; 23] = [
     "ca-certificates",
     "dovecot-core",
     "dovecot-lmtpd",
@@ -21,11 +21,13 @@ const PACKAGES: [&str; 21] = [
     "libio-socket-ssl-perl",
     "libnet-dns-perl",
     "libnet-ssleay-perl",
+    "man-db",
     "mount",
     "nftables",
     "openssl",
     "postfix",
     "procps",
+    "prometheus",
     "python3",
     "sslscan",
     "strace",

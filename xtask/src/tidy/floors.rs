@@ -13,12 +13,13 @@ enum Floor {
 }
 
 /// Every crate of the workspace, from the ground up.
-const FLOORS: [(&str, Floor); 20] = [
+const FLOORS: [(&str, Floor); 22] = [
     ("ringpost-base", Floor::Number(0)),
     ("ringpost-smtp", Floor::Number(1)),
     ("ringpost-message", Floor::Number(1)),
     ("ringpost-spool", Floor::Number(1)),
     ("ringpost-metrics", Floor::Number(1)),
+    ("ringpost-trace", Floor::Number(1)),
     ("ringpost-policy", Floor::Number(2)),
     ("ringpost-queue", Floor::Number(2)),
     ("ringpost-config", Floor::Number(3)),
@@ -27,6 +28,7 @@ const FLOORS: [(&str, Floor); 20] = [
     ("ringpost-net", Floor::Number(6)),
     ("ringpost-dns", Floor::Number(6)),
     ("ringpost-store", Floor::Number(6)),
+    ("ringpost-telemetry", Floor::Number(6)),
     ("ringpost-deliver", Floor::Number(7)),
     ("ringpost-serve", Floor::Number(8)),
     ("ringpost-admin", Floor::Number(8)),

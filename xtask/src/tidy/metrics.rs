@@ -1,4 +1,4 @@
-//! Metrics in use are in the catalogue, and the reverse.
+//! Metrics in use are in one of the catalogues, and the reverse.
 
 use std::collections::BTreeSet;
 
@@ -6,8 +6,9 @@ use super::tokens::{self, Kind, Token};
 use super::{Finding, Source};
 use crate::workspace::Package;
 
-/// Where metrics are declared, as rows `Variant = "name" ..., "help";` of `catalogue! { Kind { ... } }`.
-const CATALOGUE: &str = "engine/metrics/src/catalogue.rs";
+/// Where metrics are declared, as rows `Variant = "name" ..., "help";` of `catalogue! { Kind { ... } }`: those of shards, and
+/// those of the process.
+const CATALOGUES: [&str; 2] = ["engine/metrics/src/catalogue.rs", "engine/metrics/src/process.rs"];
 
 /// The crate that declares them, whose own mention of a metric is no use of it.
 const HOME: &str = "engine/metrics/";
@@ -21,9 +22,10 @@ const PREFIX: &str = "ringpost_";
 /// What Prometheus adds to the name of a histogram.
 const HISTOGRAM_SUFFIXES: [&str; 3] = ["_bucket", "_sum", "_count"];
 
-/// One row of the catalogue.
+/// One row of a catalogue.
 #[derive(Debug, PartialEq, Eq)]
 struct Row {
+    catalogue: &'static str,
     kind: String,
     variant: String,
     name: String,
@@ -32,18 +34,23 @@ struct Row {
 
 /// Checks every use and every row.
 pub(super) fn check(sources: &[Source], packages: &[Package]) -> Vec<Finding> {
-    let Some(catalogue) = sources.iter().find(|source| source.path == CATALOGUE) else {
-        return vec![Finding::new(CATALOGUE, 1, "is missing")];
-    };
-    let rows = rows(&catalogue.tokens);
-    if rows.is_empty() {
-        return vec![Finding::new(CATALOGUE, 1, "no row found: the check in xtask and the catalogue disagree")];
+    let mut rows = Vec::new();
+    for path in CATALOGUES {
+        let Some(catalogue) = sources.iter().find(|source| source.path == path) else {
+            return vec![Finding::new(path, 1, "is missing")];
+        };
+        let found = self::rows(path, &catalogue.tokens);
+        if found.is_empty() {
+            return vec![Finding::new(path, 1, "no row found: the check in xtask and the catalogue disagree")];
+        }
+        rows.extend(found);
     }
     let mut findings = Vec::new();
     unused(&rows, sources, &mut findings);
     let names: BTreeSet<&str> = rows.iter().map(|row| row.name.as_str()).collect();
     let crates: BTreeSet<String> = packages.iter().map(|package| package.name.replace('-', "_")).collect();
-    for source in sources.iter().filter(|source| source.path != CATALOGUE && source.path != FIXTURES) {
+    let is_apart = |source: &Source| CATALOGUES.contains(&source.path.as_str()) || source.path == FIXTURES;
+    for source in sources.iter().filter(|source| !is_apart(source)) {
         for (line, word) in mentions(source) {
             let base = HISTOGRAM_SUFFIXES.iter().find_map(|suffix| word.strip_suffix(suffix)).unwrap_or(word.as_str());
             let known = names.contains(word.as_str()) || names.contains(base) || crates.contains(&word);
@@ -66,12 +73,12 @@ fn unused(rows: &[Row], sources: &[Source], findings: &mut Vec<Finding>) {
     for row in rows {
         if !used.contains(&(row.kind.clone(), row.variant.clone())) {
             let message = format!("{}::{} ({}) is used nowhere", row.kind, row.variant, row.name);
-            findings.push(Finding::new(CATALOGUE, row.line, message));
+            findings.push(Finding::new(row.catalogue, row.line, message));
         }
     }
 }
 
-fn rows(tokens: &[Token]) -> Vec<Row> {
+fn rows(catalogue: &'static str, tokens: &[Token]) -> Vec<Row> {
     let mut rows = Vec::new();
     for at in 0..tokens.len() {
         let call = tokens[at].text == "catalogue" && tokens.get(at + 1).is_some_and(|next| next.text == "!");
@@ -86,7 +93,7 @@ fn rows(tokens: &[Token]) -> Vec<Row> {
                 // Labels look the same, but for the prefix.
                 if name.starts_with(PREFIX) {
                     let (kind, variant) = (tokens[kind].text.clone(), row[0].text.clone());
-                    rows.push(Row { kind, variant, name: name.to_owned(), line: row[0].line });
+                    rows.push(Row { catalogue, kind, variant, name: name.to_owned(), line: row[0].line });
                 }
             }
         }
@@ -135,16 +142,25 @@ catalogue! {
 catalogue! { Timing { Lag = "ringpost_lag_seconds", "Lag."; } }
 "#;
 
+    const PROCESS_ROWS: &str = r#"catalogue! { ProcessGauge {
+        State = "ringpost_state" ["state"], "1 for the state.";
+    } }"#;
+
+    fn catalogues() -> [Source; 2] {
+        [source(CATALOGUES[0], ROWS), source(CATALOGUES[1], PROCESS_ROWS)]
+    }
+
     fn run(path: &str, text: &str) -> Vec<String> {
-        let used = "fn f() { block.add(Counter::Opened); m::Counter::Closed; Timing::Lag }";
-        let sources = [source(CATALOGUE, ROWS), source("shards/net/src/a.rs", used), source(path, text)];
+        let used = "fn f() { block.add(Counter::Opened); m::Counter::Closed; Timing::Lag; ProcessGauge::State }";
+        let [shards, process] = catalogues();
+        let sources = [shards, process, source("shards/net/src/a.rs", used), source(path, text)];
         let packages = [Package { name: "ringpost-smtp".to_owned(), folder: String::new(), dependencies: Vec::new() }];
         lines(&check(&sources, &packages))
     }
 
     #[test]
     fn rows_are_read_as_they_are_written() {
-        let rows = rows(&source(CATALOGUE, ROWS).tokens);
+        let rows = rows(CATALOGUES[0], &source(CATALOGUES[0], ROWS).tokens);
         let found: Vec<_> = rows.iter().map(|r| (r.kind.as_str(), r.variant.as_str(), r.line)).collect();
         assert_eq!(found, [("Counter", "Opened", 6), ("Counter", "Closed", 7), ("Timing", "Lag", 10)]);
         assert_eq!(rows[1].name, "ringpost_closed_total");
@@ -153,6 +169,7 @@ catalogue! { Timing { Lag = "ringpost_lag_seconds", "Lag."; } }
     #[test]
     fn names_in_use_are_in_the_catalogue() {
         assert_eq!(run("docs/a.md", "`ringpost_lag_seconds_bucket` and ringpost_smtp"), Vec::<String>::new());
+        assert_eq!(run("docs/a.md", "ringpost_state"), Vec::<String>::new());
         assert_eq!(run("docs/a.md", "x\nringpost_none_total"), ["2: ringpost_none_total isn't in the catalogue"]);
         let rust = "use ringpost_none::A; fn f() { g(\"a\nringpost_gone_total{shard=\"); }";
         assert_eq!(run("shards/x/tests/a.rs", rust), ["2: ringpost_gone_total isn't in the catalogue"]);
@@ -162,9 +179,10 @@ catalogue! { Timing { Lag = "ringpost_lag_seconds", "Lag."; } }
     #[test]
     fn rows_are_in_use() {
         let text = "#[cfg(test)] mod tests { fn f() { Counter::Opened } }";
-        let sources = [source(CATALOGUE, ROWS), source("shards/a/src/a.rs", text)];
-        let found = lines(&check(&sources, &[]));
-        assert_eq!(found.len(), 3);
+        let [shards, process] = catalogues();
+        let found = lines(&check(&[shards, process, source("shards/a/src/a.rs", text)], &[]));
+        assert_eq!(found.len(), 4);
         assert_eq!(found[0], "6: Counter::Opened (ringpost_opened_total) is used nowhere");
+        assert_eq!(found[3], "2: ProcessGauge::State (ringpost_state) is used nowhere");
     }
 }

@@ -129,7 +129,7 @@ fn subaddress(table: &Table<'_>) -> Option<char> {
 fn recipients(table: &Table<'_>) -> Recipients {
     if table.has_table("recipients") {
         let table = table.table("recipients", &RECIPIENTS_FILE);
-        return Recipients::File(table.text("file", "", check::path).value);
+        return Recipients::File(table.file("file").value);
     }
     table.setting("recipients", Recipients::Any, |entry, _| recipients_here(table.reader, entry)).value
 }

@@ -92,7 +92,7 @@ fn verification(
     tls: &Setting<HopTls>,
     hosts: &Setting<Vec<Setting<HopHost>>>,
 ) -> (Option<String>, Option<String>) {
-    let ca = table.optional("tls_ca", check::path);
+    let ca = table.optional_file("tls_ca");
     let name = table.optional("tls_name", |text| match text.parse::<IpAddr>() {
         Ok(_) => Ok(()),
         Err(_) => check::hostname(text),
@@ -127,7 +127,7 @@ pub(crate) fn certificate(
     cert: &'static str,
     key: &'static str,
 ) -> (Option<Certificate>, Setting<Option<String>>) {
-    let (certificate, private) = (table.optional(cert, check::path), table.optional(key, check::path));
+    let (certificate, private) = (table.optional_file(cert), table.optional_file(key));
     let whole = certificate.value.is_some() == private.value.is_some();
     table.reader.require(whole, &[certificate.spot(), private.spot()], || {
         format!("{cert} and {key} belong together, and only one of them is here")

@@ -14,6 +14,7 @@ pub(crate) mod screen;
 pub(crate) mod server;
 pub(crate) mod storage;
 pub(crate) mod target;
+pub(crate) mod telemetry;
 pub(crate) mod tls;
 pub(crate) mod webhook;
 
@@ -44,5 +45,6 @@ pub(crate) static ROOT: Section = Section {
         Key::table("explain"),
         Key::table("admin"),
         Key::table("log"),
+        Key::table("telemetry"),
     ],
 };

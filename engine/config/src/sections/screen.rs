@@ -4,6 +4,7 @@ use crate::{
     check,
     keys::{Choice, Key, Kind, Section, names},
     reader::{Entry, Place, Setting, Table, Trouble},
+    secrets::Secret,
     sections::server::DAY,
     value::count_or_off,
 };
@@ -85,7 +86,8 @@ pub(crate) static LIST: Section = Section {
             once for each.",
     stand_in: None,
     keys: &[
-        Key::required("zone", Kind::Text("the zone of a DNS list"), "The zone, such as `zen.spamhaus.org`."),
+        Key::required("zone", Kind::Text("the zone of a DNS list"), "The zone, such as `zen.spamhaus.org`.")
+            .secret(Secret::Name),
         Key::required(
             "weight",
             Kind::Integer { min: -WEIGHT_MAX, max: WEIGHT_MAX },

@@ -9,6 +9,7 @@ use crate::{
     reader::{Place, Reader, Setting, Table, Trouble},
     routing::DomainRoute,
     sections::{hop, listener::distinct_names, route, server::DAY, webhook},
+    secrets::Secret,
     suggest,
     targets::{HopTls, MAILDIR_PATH, Target, TargetKind, WebhookFormat},
 };
@@ -137,6 +138,7 @@ pub(crate) static TARGET: Section = Section {
             Kind::Text("a URL, such as \"https://example.com/mail\""),
             "Where messages are posted to.",
         )
+        .secret(Secret::Url)
         .of(WEBHOOK),
         Key::new(
             "format",
@@ -182,8 +184,9 @@ pub(crate) static TARGET: Section = Section {
             "headers",
             Kind::Pairs("a table of texts, such as { X-Tenant = \"a\" }"),
             "{}",
-            "Further header fields of the requests. Their values are not shown by `config show`.",
+            "Further header fields of the requests.",
         )
+        .secret(Secret::Whole)
         .of(WEBHOOK),
         Key::new(
             "concurrency",

@@ -1,7 +1,6 @@
 //! `[tls]`: certificates, versions, and who has to use TLS.
 
 use crate::{
-    check,
     config::{Certificate, ClientCertificates, Tls, TlsStrength, TlsVersion},
     keys::{Choice, Key, Kind, Section, names},
     reader::{Entry, Setting, Table, Trouble},
@@ -114,12 +113,12 @@ pub(crate) fn tls(root: &Table<'_>) -> (Tls, Setting<bool>) {
     let required = table.flag("required", default.required);
     let certificates = table.tables("certificates", &CERTIFICATES).value.unwrap_or_default();
     let certificate = |table: Table<'_>| Certificate {
-        cert: table.text("cert", "", check::path).value,
-        key: table.text("key", "", check::path).value,
-        ocsp: table.optional("ocsp", check::path).value,
+        cert: table.file("cert").value,
+        key: table.file("key").value,
+        ocsp: table.optional_file("ocsp").value,
     };
     let asked = table.choice("client_certificates", default.client_certificates);
-    let client_ca = table.optional("client_ca", check::path);
+    let client_ca = table.optional_file("client_ca");
     let holds = client_ca.value.is_none() || asked.value == ClientCertificates::Ask;
     table.reader.require(holds, &[client_ca.spot(), asked.spot()], || {
         "no certificate is verified against it, since tls.client_certificates is \"off\"".to_owned()

@@ -37,7 +37,7 @@ impl Choice for WebhookFormat {
 pub(crate) fn webhook(table: &Table<'_>) -> WebhookOptions {
     let default = WebhookOptions::default();
     let url = table.text("url", "", url);
-    let ca = table.optional("ca", check::path);
+    let ca = table.optional_file("ca");
     let (certificate, cert) = hop::certificate(table, "cert", "key");
     for setting in [&ca, &cert] {
         let holds = setting.value.is_none() || url.value.starts_with(HTTPS);
@@ -47,7 +47,7 @@ pub(crate) fn webhook(table: &Table<'_>) -> WebhookOptions {
     }
     WebhookOptions {
         format: table.choice("format", default.format).value,
-        secret_file: table.optional("secret_file", check::path).value,
+        secret_file: table.optional_file("secret_file").value,
         ca: ca.value,
         certificate,
         timeout: table.time("timeout", default.timeout).value,
@@ -57,9 +57,9 @@ pub(crate) fn webhook(table: &Table<'_>) -> WebhookOptions {
 }
 
 const HTTP: &str = "http://";
-const HTTPS: &str = "https://";
+pub(crate) const HTTPS: &str = "https://";
 
-fn url(text: &str) -> Result<(), Trouble> {
+pub(crate) fn url(text: &str) -> Result<(), Trouble> {
     let Some(rest) = text.strip_prefix(HTTPS).or_else(|| text.strip_prefix(HTTP)) else {
         let bare = !text.contains("://") && text.contains('.');
         let guess = if bare { Some(format!("{HTTPS}{text}")) } else { None };

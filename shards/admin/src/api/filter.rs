@@ -6,6 +6,7 @@
 
 use super::{MessageId, text, text_or_nothing};
 use ringpost_base::{Priority, Span};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::{Map, Value};
 use std::fmt::{self, Display};
@@ -21,7 +22,8 @@ pub const PAGE_MAX: usize = 1_000;
 const ADDRESS_BYTES_MAX: usize = 1_024;
 
 /// What a message in the queue is at.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, JsonSchema)]
+#[schemars(rename_all = "lowercase")]
 pub enum QueueState {
     /// It is its turn as soon as there is room.
     Ready,
@@ -166,29 +168,35 @@ impl FromStr for AddressFilter {
 }
 
 /// Which messages are meant: those that fit everything that is given.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QueueFilter {
     /// In one of these states; none: in any. In text: names, separated by commas.
     #[serde(default, with = "listed", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "String")]
     pub state: Vec<QueueState>,
     /// From this sender.
     #[serde(default, with = "text_or_nothing", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub from: Option<AddressFilter>,
     /// To this recipient, perhaps among others.
     #[serde(default, with = "text_or_nothing", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub to: Option<AddressFilter>,
     /// On its way to the target of this name, perhaps among others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// Of this priority.
     #[serde(default, with = "text_or_nothing", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub priority: Option<Priority>,
     /// Accepted longer ago than this.
     #[serde(default, with = "text_or_nothing", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub older: Option<Span>,
     /// Accepted less long ago than this.
     #[serde(default, with = "text_or_nothing", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub newer: Option<Span>,
 }
 

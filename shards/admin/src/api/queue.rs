@@ -3,6 +3,7 @@
 use super::filter::{QueueFilter, QueueState};
 use super::{MessageId, Moment, text};
 use ringpost_base::Priority;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -10,7 +11,7 @@ use std::collections::BTreeMap;
 pub const IDS_MAX: usize = 1_000;
 
 /// `GET /api/v1/queue`: the queues of all shards, added up.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueueStatus {
     /// Messages accepted and not settled.
     pub messages: u64,
@@ -27,7 +28,7 @@ pub struct QueueStatus {
 }
 
 /// A target, as the queue sees it. A message that goes to several counts in each.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TargetStatus {
     /// Its name.
     pub target: String,
@@ -53,7 +54,7 @@ pub struct TargetStatus {
 }
 
 /// Why something was not delivered.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReasonView {
     /// The code of the SMTP reply; nothing if there was none.
     pub code: Option<u16>,
@@ -66,7 +67,7 @@ pub struct ReasonView {
 }
 
 /// The answer to a [`QueueQuery`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueuePage {
     /// The messages, in the order of their ids, which is that of their age.
     pub messages: Vec<MessageRow>,
@@ -81,7 +82,7 @@ pub struct QueuePage {
 }
 
 /// A message of a page.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MessageRow {
     /// Its id.
     pub id: MessageId,
@@ -95,6 +96,7 @@ pub struct MessageRow {
     pub state: QueueState,
     /// Its priority.
     #[serde(with = "text")]
+    #[schemars(with = "String")]
     pub priority: Priority,
     /// The sender; empty for a report, nothing if its envelope can't be read.
     pub from: Option<String>,
@@ -107,7 +109,7 @@ pub struct MessageRow {
 }
 
 /// A message's way to one target.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LegView {
     /// The target's name.
     pub target: String,
@@ -124,7 +126,7 @@ pub struct LegView {
 }
 
 /// `GET /api/v1/queue/messages/{id}`: all about one message.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct MessageView {
     /// What a page would say of it.
     #[serde(flatten)]
@@ -142,7 +144,7 @@ pub struct MessageView {
 }
 
 /// Who a message is from, to whom it goes, and how it came.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct EnvelopeView {
     /// When MAIL was accepted.
     pub arrived: Option<Moment>,
@@ -161,7 +163,7 @@ pub struct EnvelopeView {
 }
 
 /// A recipient of a message.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RecipientView {
     /// Where the message goes.
     pub address: String,
@@ -176,7 +178,7 @@ pub struct RecipientView {
 }
 
 /// Where a recipient stands at a target.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RecipientTarget {
     /// The target's name; nothing: at all there were.
     pub target: Option<String>,
@@ -187,7 +189,7 @@ pub struct RecipientTarget {
 }
 
 /// What can be done to messages.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum QueueVerb {
     /// Tried at once, as if new; a dead letter comes to life again.
@@ -213,7 +215,7 @@ impl QueueVerb {
 }
 
 /// The body of `POST /api/v1/queue/orders`. Either `ids` or `filter`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct QueueOrder {
     /// What is to be done.
@@ -253,7 +255,7 @@ impl QueueOrder {
 pub type QueueCursor = BTreeMap<u16, MessageId>;
 
 /// What came of a [`QueueOrder`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueueOrdered {
     /// Messages that it was done to, or would be.
     pub changed: u64,
@@ -269,7 +271,7 @@ pub struct QueueOrdered {
 
 /// `POST` and `GET /api/v1/queue/verification`: how far reading back all that is stored has come. The first begins it,
 /// unless it is under way.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct QueueVerification {
     /// Whether a shard is still at it.
     pub running: bool,
@@ -291,7 +293,7 @@ pub struct QueueVerification {
 pub const DAMAGED_MAX: usize = 10_000;
 
 /// A message whose stored bytes are not what was accepted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DamagedView {
     /// Its id.
     pub id: MessageId,

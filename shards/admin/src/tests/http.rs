@@ -4,7 +4,7 @@ use super::{Server, any_port, failing};
 use crate::{Error, Options};
 use ringpost_base::ShardId;
 use ringpost_control::Phase;
-use ringpost_metrics::{BUCKETS, Counter, Gauge, Timing};
+use ringpost_metrics::{BUCKETS, Counter, Gauge, ProcessGauge, Timing};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
@@ -114,6 +114,7 @@ fn every_family_of_the_catalogue_is_there_from_the_start() {
     Counter::ALL.iter().for_each(|row| check(row.family().name, "counter"));
     Gauge::ALL.iter().for_each(|row| check(row.family().name, "gauge"));
     Timing::ALL.iter().for_each(|row| check(row.family().name, "histogram"));
+    ProcessGauge::ALL.iter().for_each(|row| check(row.family().name, row.family().kind()));
     assert!(!text.contains("_total_total") && !text.contains("_seconds_seconds"));
     assert!(text.contains("# HELP ringpost_sessions_closed_total Sessions that ended, by how.\n"), "{text}");
     let buckets = text.lines().filter(|line| line.starts_with("ringpost_delivery_seconds_bucket")).count();

@@ -10,7 +10,7 @@ use ringpost_store::{BackedUp, BackupPlan, back_up};
 use std::path::{Component, Path, PathBuf};
 
 pub(crate) fn backup(options: &BackupOptions) -> Result<()> {
-    let config = check::load(&options.config)?;
+    let config = check::load_without_credentials(&options.config)?;
     let state_dir = Path::new(&config.server.state_dir);
     let told = back_up(&BackupPlan {
         state_dir,

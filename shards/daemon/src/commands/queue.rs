@@ -52,7 +52,7 @@ fn named(target: &str) -> String {
 }
 
 /// Shards that did not answer, as a line; nothing if all have.
-fn silence(shards: &[u16]) -> String {
+pub(super) fn silence(shards: &[u16]) -> String {
     if shards.is_empty() {
         return String::new();
     }

@@ -11,7 +11,7 @@ use ringpost_store::Restored;
 use std::path::Path;
 
 pub(crate) fn restore(options: &RestoreOptions) -> Result<()> {
-    let config = check::load(&options.config)?;
+    let config = check::load_without_credentials(&options.config)?;
     // Locked while it is written, so that no server starts in the middle of it.
     let state = StateDir::open(&config.server.state_dir)?;
     let told = ringpost_store::restore(&options.from, state.path())?;

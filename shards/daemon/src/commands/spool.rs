@@ -29,7 +29,7 @@ struct Checked<'a> {
 pub(crate) fn check_spool(options: &SpoolCheckOptions) -> Result<()> {
     let spool: PathBuf = match &options.directory {
         Some(directory) => directory.clone(),
-        None => Path::new(&check::load(&options.config)?.server.state_dir).join("spool"),
+        None => Path::new(&check::load_without_credentials(&options.config)?.server.state_dir).join("spool"),
     };
     let server_running = spool.parent().is_some_and(StateDir::is_held);
     let report = ringpost_store::check(&spool)?;

@@ -1,183 +1,196 @@
-//! `ringpost status`: the server in a line, its troubles, its shards as a table.
+//! `ringpost status`: what an operator reads first when something is wrong.
+//!
+//! A verdict in a line; then each probe that is not well, with what to do about it; then numbers, what is under way, and the
+//! shards. It fits on 80 columns but for what has no spaces to break at, and comes of one question to the server, since one
+//! in trouble may not answer a second.
 
-use super::table::{Column, Side, draw};
-use super::words::{bytes, in_words, plain};
-use super::{print, print_json};
+mod shards;
+
+use super::words::{bytes, in_words, messages, plain, short_rate, wrapped};
+use super::{canary, json, now, print};
 use crate::cli::StatusOptions;
 use crate::client::Client;
-use anyhow::Result;
-use ringpost_admin::api::{ShardStatus, Status};
-use std::collections::BTreeMap;
+use anyhow::{Context, Result};
+use ringpost_admin::api::{Moment, ProbeView, ShardStatus, Status};
+use ringpost_base::Timestamp;
+use std::process::ExitCode;
 use std::time::Duration;
 
-const STATUS: &str = "/api/v1/status";
+/// Where the status is.
+pub(super) const STATUS: &str = "/api/v1/status";
 
-pub(crate) fn status(options: &StatusOptions) -> Result<()> {
-    let client = Client::find(&options.server)?;
-    if options.json {
-        return print_json(&client, STATUS);
-    }
-    print(&report(&client.get(STATUS)?))
+/// Columns of a terminal that was not made wider.
+const WIDTH: usize = 80;
+
+/// Probes named in the verdict; the others are below it.
+const NAMED_MAX: usize = 4;
+
+/// Columns of the names of numbers.
+const LABEL: usize = 13;
+
+pub(crate) fn status(options: &StatusOptions) -> Result<ExitCode> {
+    let answer: serde_json::Value = Client::find(&options.server)?.get(STATUS)?;
+    let text = if options.json { Some(json(&answer)?) } else { None };
+    let status: Status = serde_json::from_value(answer).context("the answer is not understood")?;
+    print(&text.unwrap_or_else(|| report(&status, now())))?;
+    Ok(exit_code(&status.state))
 }
 
-fn report(status: &Status) -> String {
-    let up = in_words(Duration::from_secs(status.uptime_seconds));
-    let (version, state) = (plain(&status.version), plain(&status.state));
-    let mut told =
-        format!("ringpost {version}, process {}: {state}, up {up}, config {}\n", status.process, status.epoch);
-    for reason in &status.reasons {
-        told.push_str(&format!("  {}\n", plain(reason)));
+/// As the command's help has it.
+fn exit_code(state: &str) -> ExitCode {
+    match state {
+        "ready" => ExitCode::SUCCESS,
+        "degraded" => ExitCode::from(3),
+        "starting" | "draining" | "stopping" => ExitCode::from(4),
+        _ => ExitCode::FAILURE,
     }
-    told.push_str(&set_aside(&status.shards));
+}
+
+fn report(status: &Status, now: Timestamp) -> String {
+    let mut told = paragraph(&verdict(status, now), "", "  ");
+    told.push_str(&paragraph(&identity(status), "", "  "));
+    told.push_str(&troubles(status, now));
     told.push('\n');
-    told.push_str(&shards(&status.shards));
-    let limits = limits_hit(&status.shards);
-    if !limits.is_empty() {
-        told.push_str("\nlimits met:\n");
-        let rows: Vec<_> =
-            limits.iter().map(|(key, count)| vec![format!("  {}", plain(key)), count.to_string()]).collect();
-        told.push_str(&draw(&[("", Side::Left), ("", Side::Right)], &rows));
+    told.push_str(&numbers(status, now));
+    told.push('\n');
+    told.push_str(&shards::table(&status.shards));
+    told.push_str(&shards::limits_met(&status.shards));
+    told
+}
+
+/// Text as lines within the width; the first begins with `first`, the others with `others`.
+fn paragraph(text: &str, first: &str, others: &str) -> String {
+    let lines = wrapped(text, WIDTH - first.len().max(others.len()));
+    let starts = std::iter::once(first).chain(std::iter::repeat(others));
+    starts.zip(lines).map(|(start, line)| format!("{start}{line}\n")).collect()
+}
+
+/// The state in a sentence, for how long it has been so, and what is to blame.
+fn verdict(status: &Status, now: Timestamp) -> String {
+    let state = plain(&status.state);
+    let lasting = lasting(status.state_since, now);
+    let host = if status.hostname.is_empty() { "it".to_owned() } else { plain(&status.hostname) };
+    let failing: Vec<&ProbeView> = failing(status).collect();
+    let serves = match status.state.as_str() {
+        "ready" => "takes mail",
+        "degraded" if failing.iter().all(|probe| probe.serves) => "takes mail",
+        "starting" => "takes no mail yet",
+        _ => "takes no mail",
+    };
+    let blamed = match (failing.len(), status.probes.len()) {
+        (0, 0) => String::new(),
+        (0, 1) => "; the one thing that is watched is well".to_owned(),
+        (0, all) => format!("; all {all} things that are watched are well"),
+        (count, all) => format!("; not well, {count} of {all} things watched: {}", names(&failing)),
+    };
+    format!("{}{lasting}: {host} {serves}{blamed}", state.to_uppercase())
+}
+
+/// ` for 5 minutes`; nothing if it is not known since when.
+fn lasting(since: Option<Moment>, now: Timestamp) -> String {
+    since.map_or(String::new(), |since| format!(" for {}", in_words(now.since(since.0))))
+}
+
+/// The probes that are not well, those first that keep mail from being taken.
+fn failing(status: &Status) -> impl Iterator<Item = &ProbeView> {
+    let of = |serves: bool| status.probes.iter().filter(move |probe| !probe.ok && probe.serves == serves);
+    of(false).chain(of(true))
+}
+
+fn names(failing: &[&ProbeView]) -> String {
+    let named: Vec<String> = failing.iter().take(NAMED_MAX).map(|probe| plain(&probe.name)).collect();
+    let more = failing.len().saturating_sub(NAMED_MAX);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{more}", named.join(", "))
+}
+
+fn identity(status: &Status) -> String {
+    let up = in_words(Duration::from_secs(status.uptime_seconds));
+    format!("ringpost {}, process {}, up {up}", plain(&status.version), status.process)
+}
+
+/// What is not well, one by one: for how long, why, and what to do.
+fn troubles(status: &Status, now: Timestamp) -> String {
+    let mut told = String::new();
+    for probe in failing(status) {
+        let reason = probe.reason.as_deref().map_or(String::new(), |reason| format!(": {}", plain(reason)));
+        let shut = if probe.serves { "" } else { " (no mail is taken)" };
+        let text = format!("{}{}{shut}{reason}", plain(&probe.name), lasting(probe.since, now));
+        told.push_str(&paragraph(&text, "- ", "  "));
+        if let Some(hint) = &probe.hint {
+            told.push_str(&paragraph(&plain(hint), "  see ", "      "));
+        }
+    }
+    let by_probe = |reason: &String| status.probes.iter().any(|probe| probe.reason.as_ref() == Some(reason));
+    for reason in status.reasons.iter().filter(|reason| !by_probe(reason)) {
+        told.push_str(&paragraph(&plain(reason), "- ", "  "));
+    }
+    if told.is_empty() { told } else { format!("\n{told}") }
+}
+
+/// What is going on now: a name and its number a line.
+fn numbers(status: &Status, now: Timestamp) -> String {
+    let mut told = labelled("rates", &rates(status));
+    told.push_str(&labelled("queue", &queue(status)));
+    set_aside(&status.shards).iter().for_each(|line| told.push_str(&labelled("", line)));
+    let number = status.epoch;
+    let config = status.config_file.as_deref().map_or("the embedded defaults".to_owned(), plain);
+    told.push_str(&labelled("config", &format!("{number}, from {config}")));
+    if let Some(expires) = status.certificate_expires {
+        told.push_str(&labelled("certificate", &certificate(expires, now)));
+    }
+    if let Some(canary) = &status.canary {
+        let verdict = canary::verdict(canary, now);
+        told.push_str(&labelled("canary", &format!("{verdict}; see `ringpost canary show`")));
+    }
+    if let Some(upgrade) = &status.upgrade {
+        told.push_str(&labelled("upgrade", &plain(upgrade)));
     }
     told
 }
 
-/// What an operator may have to see to, a line each.
-fn set_aside(shards: &[ShardStatus]) -> String {
+fn labelled(label: &str, text: &str) -> String {
+    paragraph(text, &format!("{label:<LABEL$}"), &" ".repeat(LABEL))
+}
+
+fn rates(status: &Status) -> String {
+    let recent = &status.recent;
+    let [accepted, rejected, deferred, delivered] =
+        [recent.accepted, recent.rejected, recent.deferred, recent.delivered].map(short_rate);
+    format!("{accepted} accepted, {rejected} rejected, {deferred} deferred, {delivered} delivered a second")
+}
+
+fn queue(status: &Status) -> String {
+    let sum = |count: fn(&ShardStatus) -> u64| status.shards.iter().map(count).sum::<u64>();
+    let count = sum(|shard| shard.queue);
+    if count == 0 {
+        return "empty".to_owned();
+    }
+    let (retrying, backlog) = (sum(|shard| shard.queue_deferred), bytes(sum(|shard| shard.backlog_bytes)));
+    let oldest = status
+        .queue_oldest_seconds
+        .map_or(String::new(), |seconds| format!("; the oldest came {} ago", in_words(Duration::from_secs(seconds))));
+    format!("{}, {backlog}, {retrying} waiting for another attempt{oldest}", messages(count))
+}
+
+/// What an operator may have to see to in the queue, a line each.
+fn set_aside(shards: &[ShardStatus]) -> Vec<String> {
     let sum = |count: fn(&ShardStatus) -> u64| shards.iter().map(count).sum::<u64>();
     let counts = [
         ("held messages", sum(|shard| shard.queue_held), "ringpost queue list --state held"),
         ("dead letters", sum(|shard| shard.queue_dead), "ringpost queue list --state dead"),
         ("targets that are left alone", sum(|shard| shard.breakers_open), "ringpost queue status"),
     ];
-    let line = |(name, count, command): &(&str, u64, &str)| format!("  {name}: {count}, see `{command}`\n");
+    let line = |(name, count, command): &(&str, u64, &str)| format!("{name}: {count}, see `{command}`");
     counts.iter().filter(|(_, count, _)| *count > 0).map(line).collect()
 }
 
-/// A count of a shard: the column's name, and where it comes from.
-type Count = (&'static str, fn(&ShardStatus) -> u64);
-
-/// The counts that add up over the shards.
-const COUNTS: [Count; 9] = [
-    ("SESSIONS", |shard| shard.sessions_open),
-    ("IN FLIGHT", |shard| shard.messages_in_flight),
-    ("QUEUE", |shard| shard.queue),
-    ("RETRYING", |shard| shard.queue_deferred),
-    ("ACCEPTED", |shard| shard.accepted),
-    ("REJECTED", |shard| shard.rejected),
-    ("DEFERRED", |shard| shard.deferred),
-    ("MESH", |shard| shard.mesh.asked),
-    ("MESH FULL", |shard| shard.mesh.full),
-];
-
-fn shards(shards: &[ShardStatus]) -> String {
-    let columns: Vec<Column> = [("SHARD", Side::Left), ("PHASE", Side::Left)]
-        .into_iter()
-        .chain(COUNTS.map(|(name, _)| (name, Side::Right)))
-        .chain(["BACKLOG", "MEMORY", "BANS"].map(|name| (name, Side::Right)))
-        .collect();
-    let mut rows: Vec<Vec<String>> = shards.iter().map(row).collect();
-    if shards.len() > 1 {
-        rows.push(total(shards));
+fn certificate(expires: Moment, now: Timestamp) -> String {
+    if expires.0 <= now {
+        return format!("ended {} ago, at {expires:.0}", in_words(now.since(expires.0)));
     }
-    draw(&columns, &rows)
-}
-
-fn row(shard: &ShardStatus) -> Vec<String> {
-    let mut cells = vec![shard.shard.to_string(), plain(&shard.phase)];
-    cells.extend(COUNTS.map(|(_, count)| count(shard).to_string()));
-    cells.extend([bytes(shard.backlog_bytes), bytes(shard.message_memory_bytes), shard.bans.to_string()]);
-    cells
-}
-
-/// The sums; bans are the same set on every shard and have none.
-fn total(shards: &[ShardStatus]) -> Vec<String> {
-    let sum = |count: fn(&ShardStatus) -> u64| shards.iter().map(count).sum::<u64>();
-    let mut cells = vec!["all".to_owned(), String::new()];
-    cells.extend(COUNTS.map(|(_, count)| sum(count).to_string()));
-    let (backlog, memory) = (sum(|shard| shard.backlog_bytes), sum(|shard| shard.message_memory_bytes));
-    cells.extend([bytes(backlog), bytes(memory), String::new()]);
-    cells
-}
-
-fn limits_hit(shards: &[ShardStatus]) -> BTreeMap<&str, u64> {
-    let mut hit = BTreeMap::new();
-    for (key, count) in shards.iter().flat_map(|shard| &shard.limits_hit) {
-        *hit.entry(key.as_str()).or_default() += count;
-    }
-    hit
+    format!("ends in {}, at {expires:.0}", in_words(expires.0.since(now)))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use ringpost_admin::api::MeshStatus;
-
-    fn shard(number: u16, scale: u64, limits: &[(&str, u64)]) -> ShardStatus {
-        ShardStatus {
-            shard: number,
-            phase: "ready".to_owned(),
-            epoch: 0,
-            sessions_open: 3 * scale,
-            messages_in_flight: scale,
-            message_memory_bytes: 20_000 * scale,
-            queue: 2 * scale,
-            queue_deferred: 0,
-            queue_held: scale / 10,
-            queue_dead: 0,
-            breakers_open: 0,
-            backlog_bytes: 30_000_000 * scale,
-            accepted: 1_000 * scale,
-            rejected: 4,
-            deferred: 5,
-            limits_hit: limits.iter().map(|(key, count)| ((*key).to_owned(), *count)).collect(),
-            bans: 7,
-            mesh: MeshStatus { asked: 8, full: 0 },
-        }
-    }
-
-    fn server(shards: Vec<ShardStatus>, reasons: &[&str]) -> Status {
-        Status {
-            version: "0.1.0".to_owned(),
-            state: "degraded".to_owned(),
-            reasons: reasons.iter().map(|reason| (*reason).to_owned()).collect(),
-            process: 42,
-            uptime_seconds: 3_700,
-            epoch: 1,
-            shards,
-        }
-    }
-
-    fn check(status: &Status, expected: &str) {
-        assert_eq!(report(status), expected);
-    }
-
-    #[test]
-    fn a_server_of_two_shards() {
-        let limits = [("limits.connections_per_ip", 2), ("limits.recipients", 1)];
-        let shards = vec![shard(0, 1, &limits), shard(1, 10, &limits[..1])];
-        check(
-            &server(shards, &["shard 1: the spool can't be written"]),
-            "\
-ringpost 0.1.0, process 42: degraded, up 1 hour 1 minute, config 1
-  shard 1: the spool can't be written
-  held messages: 1, see `ringpost queue list --state held`
-
-SHARD  PHASE  SESSIONS  IN FLIGHT  QUEUE  RETRYING  ACCEPTED  REJECTED  DEFERRED  MESH  MESH FULL  BACKLOG  MEMORY  BANS
-0      ready         3          1      2         0      1000         4         5     8          0    28MiB   19KiB     7
-1      ready        30         10     20         0     10000         4         5     8          0   286MiB  195KiB     7
-all                 33         11     22         0     11000         8        10    16          0   314MiB  214KiB
-
-limits met:
-  limits.connections_per_ip  4
-  limits.recipients          1
-",
-        );
-    }
-
-    #[test]
-    fn a_server_of_one_shard_has_no_sums() {
-        let drawn = report(&server(vec![shard(0, 0, &[])], &[]));
-        assert_eq!(drawn.lines().count(), 4, "{drawn}");
-        assert!(!drawn.contains("all ") && !drawn.contains("limits met"), "{drawn}");
-    }
-}
+mod tests;

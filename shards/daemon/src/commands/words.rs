@@ -1,4 +1,4 @@
-//! Times in words, and text of strangers made safe to show.
+//! Times and numbers in words, lines broken to a width, and text of strangers made safe to show.
 
 use ringpost_base::ByteCount;
 use std::time::Duration;
@@ -30,6 +30,54 @@ pub(super) fn in_short(span: Duration) -> String {
     let seconds = span.as_secs();
     let unit = UNITS.iter().find(|(_, unit)| seconds >= *unit);
     unit.map_or("0s".to_owned(), |(name, unit)| format!("{}{}", seconds / unit, &name[..1]))
+}
+
+/// A count in at most five characters, rounded down: `99999`, `100k`, `12M`.
+pub(super) fn short_count(count: u64) -> String {
+    match count {
+        0..100_000 => count.to_string(),
+        100_000..10_000_000 => format!("{}k", count / 1_000),
+        10_000_000..10_000_000_000 => format!("{}M", count / 1_000_000),
+        _ => format!("{}G", (count / 1_000_000_000).min(9_999)),
+    }
+}
+
+/// A number a second in at most five characters: `0.4`, `12`.
+pub(super) fn short_rate(rate: f64) -> String {
+    if rate < 9.95 { format!("{:.1}", rate.max(0.0)) } else { short_count(rate.round() as u64) }
+}
+
+/// Bytes in at most five characters, rounded down: `9999`, `120K`, `3G`.
+pub(super) fn short_bytes(count: u64) -> String {
+    let unit = [(1 << 30, "G"), (1 << 20, "M"), (1 << 10, "K")].into_iter().find(|(unit, _)| count >= 10 * unit);
+    unit.map_or(count.to_string(), |(unit, name)| format!("{}{name}", (count / unit).min(99_999)))
+}
+
+/// Seconds in at most five characters: `250µs`, `1.2ms`, `90ms`, `3.0s`.
+pub(super) fn short_seconds(seconds: f64) -> String {
+    let micros = (seconds.max(0.0) * 1e6).round();
+    match micros {
+        _ if micros < 1e3 => format!("{micros:.0}µs"),
+        _ if micros < 1e4 => format!("{:.1}ms", micros / 1e3),
+        _ if micros < 1e6 => format!("{:.0}ms", (micros / 1e3).floor()),
+        _ if micros < 1e7 => format!("{:.1}s", micros / 1e6),
+        _ => format!("{:.0}s", (micros / 1e6).min(9_999.0)),
+    }
+}
+
+/// Text in lines of at most so many characters, broken between words; a word that is longer has a line for itself.
+pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
 }
 
 /// So many messages, as a phrase.
@@ -139,6 +187,52 @@ mod tests {
         );
         for (text, most, shown) in [("abc", 3, "abc"), ("abcd", 3, "ab…"), ("\n", 2, "\\n"), ("\n\n", 3, "\\n…")] {
             assert_eq!(plain_within(text, most), shown);
+        }
+    }
+
+    #[test]
+    fn numbers_that_fit_into_five_characters() {
+        for (count, text) in [
+            (0, "0"),
+            (99_999, "99999"),
+            (100_000, "100k"),
+            (9_999_999, "9999k"),
+            (10_000_000, "10M"),
+            (9_999_999_999, "9999M"),
+            (10_000_000_000, "10G"),
+            (u64::MAX, "9999G"),
+        ] {
+            assert_eq!(short_count(count), text);
+        }
+        for (rate, text) in [(0.0, "0.0"), (-1.0, "0.0"), (9.94, "9.9"), (9.96, "10"), (123.6, "124"), (2e5, "200k")] {
+            assert_eq!(short_rate(rate), text);
+        }
+        for (count, text) in [(0, "0"), (10_239, "10239"), (10_240, "10K"), (30 << 20, "30M"), (3 << 30, "3072M")] {
+            assert_eq!(short_bytes(count), text);
+        }
+        for (seconds, text) in [
+            (0.0, "0µs"),
+            (0.000_25, "250µs"),
+            (0.001_24, "1.2ms"),
+            (0.09, "90ms"),
+            (0.999_9, "999ms"),
+            (3.0, "3.0s"),
+            (250.4, "250s"),
+        ] {
+            assert_eq!(short_seconds(seconds), text);
+        }
+    }
+
+    #[test]
+    fn lines_are_broken_between_words() {
+        for (text, width, lines) in [
+            ("", 10, &[][..]),
+            ("one two three", 7, &["one two", "three"]),
+            ("one two three", 13, &["one two three"]),
+            ("a longest-of-words b", 5, &["a", "longest-of-words", "b"]),
+            ("größe zwei", 5, &["größe", "zwei"]),
+        ] {
+            assert_eq!(wrapped(text, width), lines, "{text}");
         }
     }
 

@@ -31,19 +31,19 @@ const PATIENCE: Duration = Duration::from_secs(6);
 const HEADERS_BYTES_MAX: u64 = 64 * 1024;
 
 /// The answer of each shard, by its number; nothing from one that did not answer in time.
-type Answers<T> = Vec<(u16, Option<T>)>;
+pub(super) type Answers<T> = Vec<(u16, Option<T>)>;
 
 impl Commands {
     /// Asks those shards that are `wanted`, all at once.
-    async fn ask<T>(
+    pub(super) async fn ask_all<T>(
         &self,
         wanted: impl Fn(u16) -> bool,
-        question: impl Fn(u16, oneshot::Sender<T>) -> QueueQuestion,
+        question: impl Fn(u16, oneshot::Sender<T>) -> Order,
     ) -> Answers<T> {
         let mut asked = Vec::new();
         for (shard, orders) in (0..).zip(&self.orders).filter(|(shard, _)| wanted(*shard)) {
             let (answer, answered) = oneshot::channel();
-            orders.send(Order::Queue(question(shard, answer)));
+            orders.send(question(shard, answer));
             asked.push((shard, answered));
         }
         let deadline = Instant::now() + PATIENCE;
@@ -52,6 +52,14 @@ impl Commands {
             answers.push((shard, timeout_at(deadline, answered).await.ok().and_then(Result::ok)));
         }
         answers
+    }
+
+    async fn ask<T>(
+        &self,
+        wanted: impl Fn(u16) -> bool,
+        question: impl Fn(u16, oneshot::Sender<T>) -> QueueQuestion,
+    ) -> Answers<T> {
+        self.ask_all(wanted, |shard, answer| Order::Queue(question(shard, answer))).await
     }
 
     /// Asks for the one thing that one shard has.

@@ -41,6 +41,8 @@ pub(super) struct Delivery<'a> {
     unsendable: Option<Unsendable>,
     /// The server that answered blames the session, or has ended it.
     hop_failed: bool,
+    /// The last server that had to do with it.
+    remote: Option<Rc<str>>,
 }
 
 impl<'a> Delivery<'a> {
@@ -56,6 +58,7 @@ impl<'a> Delivery<'a> {
             trouble: None,
             unsendable: None,
             hop_failed: false,
+            remote: None,
         }
     }
 
@@ -103,6 +106,7 @@ impl<'a> Delivery<'a> {
         self.hop.hosts.borrow_mut().failed(host, tick());
         self.tried.push(host);
         self.trouble = Some(trouble);
+        self.remote = Some(self.hop.label(host).into());
     }
 
     /// Gives the session back if it can be used further.
@@ -110,6 +114,7 @@ impl<'a> Delivery<'a> {
         let mut recipients = std::mem::take(&mut self.left);
         self.left = recipients.split_off(recipients.len().min(session.recipients_max));
         let host = session.peer.host;
+        self.remote = Some(session.peer.label.clone());
         let awaited = Awaited::new(self.hop, host, self.parcel.id);
         let exchanged = self.hop.exchange(&mut session, self.parcel, &recipients).await;
         awaited.over();
@@ -208,7 +213,7 @@ impl<'a> Delivery<'a> {
             (None, None) => Outcome::Deferred(Reason::ours(OUR_SYSTEM, "the target has no host to be tried")),
         };
         self.outcomes.extend(self.left.iter().map(|number| (*number, outcome.clone())));
-        Done { outcomes: self.outcomes, hop_failed: self.hop_failed }
+        Done { outcomes: self.outcomes, hop_failed: self.hop_failed, remote: self.remote }
     }
 }
 

@@ -27,10 +27,13 @@
 //! Ringpost-Timestamp: 1700000000
 //! Ringpost-Signature: t=1700000000,v1=9eb18f493f8ec135d9eb2dad817c369bb4e9cbfa818657897a7437c1cd8c3a23
 //! Idempotency-Key: 06EHV1C6E9N9PWRPA14GWQCX7C-5f0c1d2ab33c9e10
+//! Traceparent: 00-0674761619c9aa6dcc594124397674ec-55ad4528b1e9276d-01
 //! ```
 //!
 //! A message may come more than once, where an answer was lost on its way. All attempts for the same recipients have the
 //! same `Idempotency-Key`. The body of a later attempt differs: in the field `attempt`, and in the boundary of a form.
+//!
+//! `Traceparent` is there while the server has a collector (`[telemetry]`): the W3C's trace context of this attempt.
 //!
 //! The answer is the status:
 //!
@@ -221,7 +224,8 @@ impl Webhook {
         if let Some(Err(Fault { kind: FaultKind::Unreadable, text })) = &came {
             tracing::error!(id = %parcel.id, destination = &*self.name, reason = text, "a message can't be read; kept in the spool");
         }
-        let (done, row) = verdict::verdict(parcel, came, &self.remote);
+        let (mut done, row) = verdict::verdict(parcel, came, &self.remote);
+        done.remote = Some(self.remote.clone());
         self.block.add(row, 1);
         self.log(parcel, &done);
         done

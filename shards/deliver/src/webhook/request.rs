@@ -18,6 +18,7 @@ const ATTEMPT: HeaderName = HeaderName::from_static("ringpost-attempt");
 const HOST: HeaderName = HeaderName::from_static("ringpost-host");
 const TIMESTAMP: HeaderName = HeaderName::from_static("ringpost-timestamp");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Bytes of the digest of an idempotency key: enough that no two are equal by chance.
 const KEY_BYTES: usize = 8;
@@ -53,6 +54,9 @@ pub(super) fn add_headers(headers: &mut HeaderMap, target: &str, parcel: &Parcel
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(name, value);
         }
+    }
+    if let Some(Ok(context)) = parcel.context.as_deref().map(HeaderValue::from_str) {
+        headers.insert(TRACEPARENT, context);
     }
 }
 

@@ -83,7 +83,7 @@ pub(super) fn verdict(parcel: &Parcel, came: Option<Came>, remote: &Rc<str>) -> 
         }
         Judgement::Accepted => (all(Outcome::Delivered(How::Final), false), Counter::WebhookRequests),
         Judgement::Apart => match apart(parcel, &response, remote) {
-            Some(outcomes) => (Done { outcomes, hop_failed: false }, Counter::WebhookRequests),
+            Some(outcomes) => (Done::of(outcomes, false), Counter::WebhookRequests),
             None => later("HTTP 207 without a JSON object that has \"recipients\"", true),
         },
         Judgement::Later { status, blamed } => {

@@ -1,9 +1,10 @@
-//! Whether the kernel steers as the program says.
+//! Whether the kernel steers as the program says, also sockets that another process has opened.
 
 use super::*;
 use ringpost_base::owner;
 use socket2::SockAddr;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 const SHARDS: usize = 4;
@@ -19,11 +20,12 @@ fn connect(from: IpAddr, to: SocketAddr) -> Option<Socket> {
     Some(client)
 }
 
-/// Which socket the next connection comes to.
-fn taken_by(bounds: &[Bound]) -> usize {
+/// Which shard the next connection comes to.
+fn taken_by(shards: &[Vec<Bound>]) -> usize {
     let since = Instant::now();
     while since.elapsed() < PATIENCE {
-        if let Some(index) = bounds.iter().position(|bound| bound.socket.accept().is_ok()) {
+        let takes = |bounds: &Vec<Bound>| bounds.iter().any(|bound| bound.socket.accept().is_ok());
+        if let Some(index) = shards.iter().position(takes) {
             return index;
         }
         std::thread::yield_now();
@@ -31,13 +33,29 @@ fn taken_by(bounds: &[Bound]) -> usize {
     panic!("no socket has the connection");
 }
 
+/// Lets clients in; gives the sockets of each shard.
+fn listening(group: &Group, steering: Option<NetworkLengths>) -> Vec<Vec<Bound>> {
+    group.listen_all(steering).expect("listening");
+    group.share().expect("shared")
+}
+
+/// Connects from some networks; each connection has to come to its owner.
+#[track_caller]
+fn check_steered(group: &Group, shards: &[Vec<Bound>], lengths: NetworkLengths) {
+    for third in 0..50 {
+        let from = IpAddr::from([127, 7, third, 1]);
+        let _client = connect(from, group.address()).expect("connected");
+        assert_eq!(taken_by(shards), owner(from, lengths, shards.len()).index(), "{from}");
+    }
+}
+
 #[track_caller]
 fn check(address: &str, from: impl Iterator<Item = IpAddr>, lengths: NetworkLengths) {
     // Where there is no IPv6 at all there is nothing to steer.
     let Ok(group) = bind(address.parse().expect("address"), SHARDS) else { return };
-    let bounds = group.listen_all(Some(lengths)).expect("listening");
+    let bounds = listening(&group, Some(lengths));
     for from in from {
-        let Some(client) = connect(from, bounds[0].address()) else { continue };
+        let Some(client) = connect(from, group.address()) else { continue };
         assert_eq!(taken_by(&bounds), owner(from, lengths, SHARDS).index(), "{from}, {lengths:?}");
         drop(client);
     }
@@ -60,29 +78,106 @@ fn handles_that_were_shared_early_listen_with_their_group() {
     let client = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).expect("socket");
     assert!(client.connect(&group.address().into()).is_err(), "nobody is let in before all is ready");
     let lengths = NetworkLengths::default();
-    drop(group.listen_all(Some(lengths)).expect("listening"));
-    for third in 0..50 {
-        let from = IpAddr::from([127, 7, third, 1]);
-        let _client = connect(from, bounds[0].address()).expect("connected");
-        assert_eq!(taken_by(&bounds), owner(from, lengths, SHARDS).index(), "{from}");
-    }
+    group.listen_all(Some(lengths)).expect("listening");
+    check_steered(&group, &bounds, lengths);
 }
 
 #[test]
 fn a_program_that_listens_on_the_port_is_found_out() {
     let group = bind("127.0.0.1:0".parse().expect("address"), 1).expect("bound");
     let address = group.address();
-    let _bounds = group.listen_all(None).expect("listening");
+    group.listen_all(None).expect("listening");
     assert!(matches!(bind(address, 1), Err(NetError::Bind { .. })));
 }
 
 #[test]
 fn a_shard_that_has_closed_its_socket_is_passed_over() {
     let group = bind("127.0.0.1:0".parse().expect("address"), SHARDS).expect("bound");
-    let mut bounds = group.listen_all(Some(NetworkLengths::default())).expect("listening");
+    let mut bounds = listening(&group, Some(NetworkLengths::default()));
+    let address = group.address();
+    drop(group);
     bounds.pop();
     for third in 0..50 {
-        let _client = connect(IpAddr::from([127, 7, third, 1]), bounds[0].address()).expect("connected");
+        let _client = connect(IpAddr::from([127, 7, third, 1]), address).expect("connected");
         assert!(taken_by(&bounds) < bounds.len());
     }
+}
+
+/// What another process hands over.
+fn handed_over(shards: usize) -> (SocketAddr, Vec<OwnedFd>) {
+    let former = bind("127.0.0.1:0".parse().expect("address"), shards).expect("bound");
+    former.listen_all(Some(NetworkLengths::default())).expect("listening");
+    (former.address(), former.descriptors().expect("duplicates"))
+}
+
+#[test]
+fn inherited_sockets_are_steered_to_as_many_shards_as_there_are_now() {
+    for (former, now) in [(4, 4), (1, 1), (2, 5), (5, 2), (4, 2), (1, 3), (3, 1)] {
+        let (address, sockets) = handed_over(former);
+        let group = inherit(address, sockets, now).expect("inherited");
+        let lengths = NetworkLengths { v4: 24, v6: 64 };
+        let shards = listening(&group, Some(lengths));
+        assert_eq!(shards.len(), now);
+        check_steered(&group, &shards, lengths);
+        // And once more, by one that inherits what this one has.
+        let again = inherit(address, group.descriptors().expect("duplicates"), former).expect("inherited");
+        drop((group, shards));
+        check_steered(&again, &listening(&again, Some(lengths)), lengths);
+    }
+}
+
+#[test]
+fn a_single_socket_is_shared_where_the_kernel_lets_no_other_join_it() {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bound");
+    socket.listen(16).expect("listening");
+    let address = socket.local_addr().expect("address").as_socket().expect("IPv4");
+    let group = inherit(address, vec![socket.into()], 3).expect("inherited");
+    let shards = listening(&group, Some(NetworkLengths::default()));
+    assert_eq!(shards.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1]);
+    assert_eq!(group.descriptors().expect("duplicates").len(), 1);
+    // Each of the shards could take any connection.
+    for bounds in &shards {
+        let _client = connect(IpAddr::from([127, 0, 0, 1]), address).expect("connected");
+        assert_eq!(taken_by(std::slice::from_ref(bounds)), 0);
+    }
+    group.rudder().expect("one").steer(None);
+}
+
+#[test]
+fn no_socket_that_was_handed_over_is_left_out() {
+    let (address, sockets) = handed_over(5);
+    let group = inherit(address, sockets, 2).expect("inherited");
+    let shards = listening(&group, None);
+    assert_eq!(shards.iter().map(Vec::len).collect::<Vec<_>>(), [3, 2]);
+    for third in 0..50 {
+        let _client = connect(IpAddr::from([127, 7, third, 1]), address).expect("connected");
+        taken_by(&shards);
+    }
+}
+
+#[test]
+fn a_socket_that_shut_clients_out_lets_them_in_for_its_heir() {
+    let (address, sockets) = handed_over(1);
+    let socket = Socket::from(sockets.into_iter().next().expect("one"));
+    crate::accept::shut_out(&socket).expect("a filter");
+    let group = inherit(address, vec![socket.into()], 1).expect("inherited");
+    let _client = connect(IpAddr::from([127, 0, 0, 1]), address).expect("connected");
+    assert_eq!(taken_by(&listening(&group, None)), 0);
+}
+
+#[test]
+fn sockets_that_are_not_for_an_address_are_refused() {
+    let (address, sockets) = handed_over(1);
+    let (other, _) = handed_over(1);
+    let check = |address, sockets, words: &str| {
+        let error = inherit(address, sockets, 1).err().expect("it is refused").to_string();
+        assert!(error.contains(words) && error.contains(&address.to_string()), "{error}");
+    };
+    check(address, Vec::new(), "there is none");
+    check(other, sockets, &format!("it is bound to {address}"));
+    let idle = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    check(address, vec![idle.into()], "no listening socket");
+    let datagrams = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("socket");
+    check(address, vec![datagrams.into()], "no listening socket");
 }

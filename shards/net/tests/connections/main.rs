@@ -1,5 +1,6 @@
 //! Connections of a shard, over real sockets.
 
+mod hand_over;
 mod support;
 
 use ringpost_base::Deadline;

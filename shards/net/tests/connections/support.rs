@@ -4,16 +4,20 @@ use ringpost_base::ShardId;
 use ringpost_control::{Board, Phase};
 use ringpost_metrics::Block;
 use ringpost_net::{
-    Acceptor, CertificateFiles, Closed, Connection, Table, Ticketing, TlsOptions, bind, serve, stored_or_made,
+    Acceptor, Bound, CertificateFiles, Closed, Connection, Stop, Table, Ticketing, TlsOptions, bind, serve,
+    stored_or_made,
 };
-use ringpost_runtime::{Plan, Shard, ShardThread, cores, sleep, spawn, spawn_vital, start};
+use ringpost_runtime::local::Bell;
+use ringpost_runtime::{Plan, Pulse, Shard, ShardThread, cores, sleep, spawn, spawn_vital, start, tick};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 use socket2::{Domain, Socket, Type};
+use std::cell::Cell;
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -44,6 +48,7 @@ pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     reports: Receiver<String>,
     board: Arc<Board>,
+    hands_over: Arc<AtomicBool>,
     thread: Option<ShardThread<()>>,
 }
 
@@ -54,31 +59,75 @@ impl Server {
         F: Future<Output = ()> + 'static,
     {
         let group = bind("127.0.0.1:0".parse().expect("address"), 1).expect("bound");
-        let address = group.address();
-        let bound = group.listen_all(None).expect("listening").remove(0);
+        group.listen_all(None).expect("listening");
+        let bounds = group.share().expect("shared").remove(0);
+        Self::start_on(bounds, session)
+    }
+
+    /// The same on sockets of one address that listen.
+    pub(crate) fn start_on<F>(
+        bounds: Vec<Bound>,
+        session: impl Fn(Connection, Tools) -> F + Clone + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let address = bounds[0].address();
         let board = Board::new(1);
         let seat = board.seat(ShardId(0)).expect("the first");
         let (sender, reports) = channel();
         let (ended, _) = crossbeam::channel::unbounded();
-        let plan = Plan { shard: ShardId(0), cpu: cores()[0], block: Arc::new(Block::new()), seat, ended };
+        let (block, pulse) = (Arc::new(Block::new()), Pulse::new(ShardId(0)));
+        let plan = Plan { shard: ShardId(0), cpu: cores()[0], block, seat, pulse, ended };
+        let hands_over = Arc::new(AtomicBool::new(false));
+        let stop = hands_over.clone();
         let body = move |shard: Shard| async move {
             let table = Table::new();
             spawn_vital(table.clone().keep_swept());
             let tools = Tools { table: table.clone(), acceptor: acceptor().clone(), reports: sender };
-            let take = move |connection| spawn("session", session(connection, tools.clone()));
+            let listening = Rc::new(Cell::new(bounds.len()));
+            let mut stops = Vec::new();
+            for bound in bounds {
+                let (tools, session, bell) = (tools.clone(), session.clone(), Rc::new(Bell::default()));
+                stops.push(bell.clone());
+                let take = move |connection| spawn("session", session(connection, tools.clone()));
+                let (table, block, stop, listening) =
+                    (table.clone(), shard.block.clone(), stop.clone(), listening.clone());
+                let stopped = async move {
+                    bell.heard().await;
+                    if stop.load(Ordering::Relaxed) { Stop::HandOver } else { Stop::Close }
+                };
+                spawn_vital(async move {
+                    serve(bound, table, block, take, stopped).await;
+                    listening.set(listening.get() - 1);
+                });
+            }
             let mut seat = shard.seat;
-            let stopped = async { while !seat.changed().await.phase.is_final() {} };
-            let stopped = async {
-                stopped.await;
+            while !seat.changed().await.phase.is_final() {}
+            let hands_over = stop.load(Ordering::Relaxed);
+            stops.iter().for_each(|bell| bell.ring());
+            if !hands_over {
                 table.stop();
-            };
-            serve(bound, table.clone(), shard.block, take, stopped).await;
+            }
+            while listening.get() > 0 {
+                sleep(Duration::from_millis(5)).await;
+            }
+            // Whom another one does not serve is served to the end.
+            let end = tick().deadline(PATIENCE);
+            while hands_over && !table.is_empty() && !end.passed(tick()) {
+                sleep(Duration::from_millis(5)).await;
+            }
             table.cut_off();
             while !table.is_empty() {
                 sleep(Duration::from_millis(5)).await;
             }
         };
-        Self { address, reports, board, thread: Some(start(plan, body).expect("shard")) }
+        Self { address, reports, board, hands_over, thread: Some(start(plan, body).expect("shard")) }
+    }
+
+    /// Gives the sockets up to another one, serves who is there, and ends.
+    pub(crate) fn hand_over(self) {
+        self.hands_over.store(true, Ordering::Relaxed);
     }
 
     /// The next thing that a session says.

@@ -13,13 +13,13 @@ const SECOND_MAX: u64 = 253_402_300_799;
 const MICROS_AT: usize = 20;
 
 /// Renders moments, and keeps the last one's text.
-pub(super) struct Clock {
+pub(crate) struct Clock {
     second: u64,
     text: [u8; 27],
 }
 
 impl Clock {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { second: 0, text: *b"1970-01-01T00:00:00.000000Z" }
     }
 
@@ -29,8 +29,18 @@ impl Clock {
         self.render(since.as_secs(), since.subsec_micros())
     }
 
+    /// The second that was rendered last, since the Unix epoch.
+    pub(super) fn second(&self) -> u64 {
+        self.second
+    }
+
+    /// The text of the moment that was rendered last.
+    pub(super) fn last(&self) -> &[u8; 27] {
+        &self.text
+    }
+
     /// The text of a moment: seconds since the Unix epoch, and microseconds below a million.
-    pub(super) fn render(&mut self, seconds: u64, micros: u32) -> &[u8; 27] {
+    pub(crate) fn render(&mut self, seconds: u64, micros: u32) -> &[u8; 27] {
         let seconds = seconds.min(SECOND_MAX);
         if seconds != self.second {
             self.second = seconds;

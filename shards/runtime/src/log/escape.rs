@@ -107,13 +107,15 @@ pub(super) fn shortened(value: &str) -> (&str, bool) {
 pub(super) struct Escaped<F: FnMut(&str)> {
     put: F,
     left: usize,
+    is_cut: bool,
 }
 
-/// Formats `value` through `put`, cut off at [`VALUE_MAX`] bytes.
-pub(super) fn formatted(value: fmt::Arguments<'_>, put: impl FnMut(&str)) {
-    let mut escaped = Escaped { put, left: VALUE_MAX };
+/// Formats `value` through `put`, cut off at [`VALUE_MAX`] bytes; returns whether it was.
+pub(super) fn formatted(value: fmt::Arguments<'_>, put: impl FnMut(&str)) -> bool {
+    let mut escaped = Escaped { put, left: VALUE_MAX, is_cut: false };
     // The only error of ours is that the value was cut off; one of the value's own leaves what came before it.
     let _ = escaped.write_fmt(value);
+    escaped.is_cut
 }
 
 impl<F: FnMut(&str)> Write for Escaped<F> {
@@ -126,6 +128,7 @@ impl<F: FnMut(&str)> Write for Escaped<F> {
         (self.put)(&part[..part.floor_char_boundary(self.left)]);
         (self.put)("…");
         self.left = 0;
+        self.is_cut = true;
         Err(fmt::Error)
     }
 }

@@ -5,7 +5,10 @@
 //! of that name gets an underscore behind it. Numbers and booleans are bare, everything else is a string; numbers that
 //! JSON has no form for (NaN, infinities) are strings. Nesting is refused.
 
+use super::clean::Cleaner;
 use super::escape;
+use super::fields::Kind;
+use super::flood::{self, Notice};
 use std::error::Error;
 use std::fmt;
 use std::io::Write as _;
@@ -15,20 +18,45 @@ use tracing::{Event, Level};
 /// Causes of an error that a line shows.
 const CAUSES_MAX: usize = 8;
 
+/// What a line starts with.
+pub(super) struct Head<'a> {
+    /// RFC 3339 time stamp.
+    pub(super) time: &'a [u8],
+    pub(super) shard: Option<u16>,
+}
+
 /// Appends the event's line, newline included.
-pub(super) fn line(out: &mut Vec<u8>, time: &[u8], shard: Option<u16>, event: &Event<'_>) {
+pub(super) fn line(out: &mut Vec<u8>, head: &Head<'_>, cleaner: Cleaner<'_>, event: &Event<'_>) {
     let metadata = event.metadata();
+    begin(out, head, *metadata.level(), metadata.target());
+    event.record(&mut Fields { out, cleaner });
+    out.extend_from_slice(b"}\n");
+}
+
+/// Appends the line that tells what was left out.
+pub(super) fn notice(out: &mut Vec<u8>, head: &Head<'_>, mut cleaner: Cleaner<'_>, notice: &Notice<'_>) {
+    begin(out, head, Level::WARN, flood::TARGET);
+    out.extend_from_slice(b",\"message\":\"");
+    escape::json(out, flood::MESSAGE);
+    out.extend_from_slice(b"\",\"kind\":\"");
+    escape::json(out, cleaner.clean_as(Kind::Text, format_args!("{}", notice.message)).unwrap_or(notice.message));
+    out.extend_from_slice(b"\",\"module\":\"");
+    escape::json(out, notice.target);
+    out.extend_from_slice(b"\",\"count\":");
+    escape::unsigned(out, notice.count);
+    out.extend_from_slice(b"}\n");
+}
+
+fn begin(out: &mut Vec<u8>, head: &Head<'_>, severity: Level, target: &str) {
     out.extend_from_slice(b"{\"time\":\"");
-    out.extend_from_slice(time);
-    out.extend_from_slice(level(*metadata.level()));
-    escape::json(out, metadata.target());
+    out.extend_from_slice(head.time);
+    out.extend_from_slice(level(severity));
+    escape::json(out, target);
     out.push(b'"');
-    if let Some(shard) = shard {
+    if let Some(shard) = head.shard {
         out.extend_from_slice(b",\"shard\":");
         escape::unsigned(out, shard.into());
     }
-    event.record(&mut Fields(out));
-    out.extend_from_slice(b"}\n");
 }
 
 fn level(level: Level) -> &'static [u8] {
@@ -41,71 +69,83 @@ fn level(level: Level) -> &'static [u8] {
     }
 }
 
-struct Fields<'a>(&'a mut Vec<u8>);
+struct Fields<'a> {
+    out: &'a mut Vec<u8>,
+    cleaner: Cleaner<'a>,
+}
 
 impl Fields<'_> {
     fn key(&mut self, field: &Field) {
         let name = field.name();
-        self.0.extend_from_slice(b",\"");
-        escape::json(self.0, name);
+        self.out.extend_from_slice(b",\"");
+        escape::json(self.out, name);
         if matches!(name, "time" | "level" | "target" | "shard") {
-            self.0.push(b'_');
+            self.out.push(b'_');
         }
-        self.0.extend_from_slice(b"\":");
+        self.out.extend_from_slice(b"\":");
     }
 
-    fn number(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+    /// A value that stands bare, unless it is a secret.
+    fn bare(&mut self, field: &Field, put: impl FnOnce(&mut Vec<u8>)) {
+        if self.cleaner.is_secret(field) {
+            return self.string(field, format_args!(""));
+        }
         self.key(field);
-        // A Vec takes everything.
-        let _ = self.0.write_fmt(value);
+        put(self.out);
     }
 
     fn string(&mut self, field: &Field, value: fmt::Arguments<'_>) {
         self.key(field);
-        self.0.push(b'"');
-        escape::formatted(value, |part| escape::json(self.0, part));
-        self.0.push(b'"');
+        self.out.push(b'"');
+        match self.cleaner.clean(field, value) {
+            Some(shown) => escape::json(self.out, shown),
+            None => {
+                escape::formatted(value, |part| escape::json(self.out, part));
+            }
+        }
+        self.out.push(b'"');
     }
 }
 
 impl Visit for Fields<'_> {
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.key(field);
-        escape::unsigned(self.0, value);
+        self.bare(field, |out| escape::unsigned(out, value));
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.key(field);
-        escape::signed(self.0, value);
+        self.bare(field, |out| escape::signed(out, value));
     }
 
     fn record_u128(&mut self, field: &Field, value: u128) {
-        self.number(field, format_args!("{value}"));
+        // A Vec takes everything.
+        self.bare(field, |out| drop(write!(out, "{value}")));
     }
 
     fn record_i128(&mut self, field: &Field, value: i128) {
-        self.number(field, format_args!("{value}"));
+        self.bare(field, |out| drop(write!(out, "{value}")));
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         if value.is_finite() {
-            self.number(field, format_args!("{value:?}"));
+            self.bare(field, |out| drop(write!(out, "{value:?}")));
         } else {
             self.string(field, format_args!("{value}"));
         }
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.key(field);
-        self.0.extend_from_slice(if value { b"true" } else { b"false" });
+        self.bare(field, |out| out.extend_from_slice(if value { b"true" } else { b"false" }));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
+        if !self.cleaner.is_open(field) {
+            return self.string(field, format_args!("{value}"));
+        }
         self.key(field);
         let (shown, cut) = escape::shortened(value);
-        self.0.push(b'"');
-        escape::json(self.0, shown);
-        self.0.extend_from_slice(if cut { "…\"".as_bytes() } else { b"\"" });
+        self.out.push(b'"');
+        escape::json(self.out, shown);
+        self.out.extend_from_slice(if cut { "…\"".as_bytes() } else { b"\"" });
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {

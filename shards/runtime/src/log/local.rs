@@ -2,12 +2,16 @@
 //!
 //! Invariants: only whole lines leave the buffer; a thread that ends, also by a panic, hands over what it has left; the
 //! buffer is handed over when it exceeds [`BUFFER_MAX`], and after each line if the thread is no shard, since nobody
-//! flushes for it. Nothing here blocks. An event logged while another is being formatted on the same thread (by a
+//! flushes for it. What was left out of a flood is told by the first flush in a later second, by the next line if the thread
+//! is no shard, or at its end. Nothing here blocks. An event logged while another is being formatted on the same thread (by a
 //! `Debug` that logs) is refused and counted as dropped.
 
+use super::clean::{Cleaner, Scratch};
 use super::clock::Clock;
+use super::control::{LogControl, Settings};
+use super::flood::Sites;
 use super::writer::{self, Chunk, Sink};
-use super::{Format, LogOptions, json, text};
+use super::{Format, json, text};
 use ringpost_base::ShardId;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -28,6 +32,11 @@ struct Local {
     whole: usize,
     /// Where this buffer goes: the log that the thread last wrote to.
     sink: Option<Arc<Sink>>,
+    /// How that log wants its lines, and which of its settings these are.
+    settings: Option<Arc<Settings>>,
+    generation: u64,
+    sites: Sites,
+    scratch: Scratch,
     clock: Clock,
     shard: Option<ShardId>,
     /// The name in the text form; empty until the first line.
@@ -47,7 +56,18 @@ pub fn set_shard(shard: ShardId) {
 
 /// Hands this thread's lines to the writer. For the heartbeat of a shard; costs next to nothing when there are none.
 pub fn flush() {
-    with(Local::hand_over);
+    with(|local| {
+        local.tell_if_due();
+        local.hand_over();
+    });
+}
+
+/// The same at the end of the log: what was left out in this very second is told too.
+pub(super) fn flush_all() {
+    with(|local| {
+        local.tell();
+        local.hand_over();
+    });
 }
 
 /// Lines dropped since the last call: those of this thread, and those of threads that don't ask. For the shard's metric;
@@ -56,9 +76,15 @@ pub fn take_dropped() -> u64 {
     with(|local| std::mem::take(&mut local.dropped)).unwrap_or_default() + writer::take_unclaimed()
 }
 
+/// Lines left out of floods since the last call: those of this thread, and those of threads that have ended. For the
+/// shard's metric.
+pub fn take_sampled() -> u64 {
+    with(|local| local.sites.take_sampled()).unwrap_or_default() + writer::take_sampled()
+}
+
 /// Formats an event into the thread's buffer.
-pub(super) fn record(options: &LogOptions, sink: &Arc<Sink>, event: &Event<'_>) {
-    let done = with(|local| local.record(options, sink, event));
+pub(super) fn record(control: &LogControl, sink: &Arc<Sink>, event: &Event<'_>) {
+    let done = with(|local| local.record(control, sink, event));
     if done.is_none() {
         // Within another event, or when the thread's storage is gone already.
         writer::count_unclaimed(1);
@@ -77,6 +103,10 @@ impl Local {
             lines: 0,
             whole: 0,
             sink: None,
+            settings: None,
+            generation: 0,
+            sites: Sites::new(),
+            scratch: Scratch::new(),
             clock: Clock::new(),
             shard: None,
             speaker: String::new(),
@@ -84,28 +114,77 @@ impl Local {
         }
     }
 
-    fn record(&mut self, options: &LogOptions, sink: &Arc<Sink>, event: &Event<'_>) {
+    fn record(&mut self, control: &LogControl, sink: &Arc<Sink>, event: &Event<'_>) {
         if !self.sink.as_ref().is_some_and(|mine| Arc::ptr_eq(mine, sink)) {
+            self.tell();
             self.hand_over();
             self.sink = Some(Arc::clone(sink));
         }
-        self.buffer.truncate(self.whole);
-        let time = self.clock.now();
-        match options.format {
-            Format::Json => json::line(&mut self.buffer, time, self.shard.map(|shard| shard.0), event),
-            Format::Text => {
-                if self.speaker.is_empty() {
-                    self.speaker = std::thread::current().name().unwrap_or("-").to_owned();
-                }
-                let head = text::Head { time, speaker: &self.speaker, colour: options.colour };
-                text::line(&mut self.buffer, &head, event);
-            }
+        if self.generation != control.generation() {
+            let (generation, settings) = control.settings();
+            (self.generation, self.settings) = (generation, Some(settings));
         }
-        self.whole = self.buffer.len();
-        self.lines += 1;
+        self.clock.now();
+        if self.sites.is_due(|| self.clock.second()) {
+            self.tell();
+        }
+        self.write(event);
         if self.shard.is_none() || self.whole > BUFFER_MAX {
             self.hand_over();
         }
+    }
+
+    fn write(&mut self, event: &Event<'_>) {
+        let Self { buffer, settings, sites, scratch, clock, speaker, .. } = self;
+        let Some(settings) = settings else { return };
+        let Some(site) = sites.admit(event, settings.flood, clock.second()) else { return };
+        let cleaner = Cleaner { kinds: &site.kinds, rules: settings.redact, scratch };
+        buffer.truncate(self.whole);
+        match settings.format {
+            Format::Json => {
+                let head = json::Head { time: clock.last(), shard: self.shard.map(|shard| shard.0) };
+                json::line(buffer, &head, cleaner, event);
+            }
+            Format::Text => {
+                let head = text::Head { time: clock.last(), speaker: name(speaker), colour: settings.colour };
+                text::line(buffer, &head, cleaner, event);
+            }
+        }
+        self.whole = buffer.len();
+        self.lines += 1;
+    }
+
+    fn tell_if_due(&mut self) {
+        let Self { sites, clock, .. } = self;
+        let now = || {
+            clock.now();
+            clock.second()
+        };
+        if sites.is_due(now) {
+            self.tell();
+        }
+    }
+
+    /// Writes what was left out of floods.
+    fn tell(&mut self) {
+        let Self { buffer, lines, whole, settings, sites, scratch, clock, speaker, shard, .. } = self;
+        let Some(settings) = settings else { return };
+        buffer.truncate(*whole);
+        sites.take_notices(|notice| {
+            let cleaner = Cleaner { kinds: &[], rules: settings.redact, scratch };
+            match settings.format {
+                Format::Json => {
+                    let head = json::Head { time: clock.last(), shard: shard.map(|shard| shard.0) };
+                    json::notice(buffer, &head, cleaner, &notice);
+                }
+                Format::Text => {
+                    let head = text::Head { time: clock.last(), speaker: name(speaker), colour: settings.colour };
+                    text::notice(buffer, &head, cleaner, &notice);
+                }
+            }
+            *whole = buffer.len();
+            *lines += 1;
+        });
     }
 
     fn hand_over(&mut self) {
@@ -132,9 +211,19 @@ impl Local {
     }
 }
 
+/// The name of the thread that speaks, found out once.
+fn name(speaker: &mut String) -> &str {
+    if speaker.is_empty() {
+        std::thread::current().name().unwrap_or("-").clone_into(speaker);
+    }
+    speaker
+}
+
 impl Drop for Local {
     fn drop(&mut self) {
+        self.tell();
         self.hand_over();
+        writer::leave_sampled(self.sites.take_sampled());
         writer::leave_unclaimed(self.dropped);
     }
 }

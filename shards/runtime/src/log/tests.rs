@@ -3,6 +3,7 @@
 use super::writer::{Output, Sink, start};
 use super::*;
 use ringpost_base::ShardId;
+use serde_json::Value;
 use std::io::Write;
 use std::sync::Mutex;
 
@@ -36,8 +37,13 @@ impl Page {
 /// The counts of dropped lines are the process's: the tests that cause some take turns.
 static COUNTS: Mutex<()> = Mutex::new(());
 
-const JSON: LogOptions = LogOptions { format: Format::Json, level: Level::INFO, colour: false };
-const TEXT: LogOptions = LogOptions { format: Format::Text, level: Level::INFO, colour: false };
+const JSON: LogOptions = plain(Format::Json);
+const TEXT: LogOptions = plain(Format::Text);
+
+const fn plain(format: Format) -> LogOptions {
+    let redact = Redaction { mail: false, client: false };
+    LogOptions { format, level: Level::INFO, colour: false, modules: Vec::new(), redact, flood: None }
+}
 
 fn log_to(page: &Page, options: LogOptions, chunks_max: usize) -> (tracing::Dispatch, LogGuard) {
     let sink = Arc::new(Sink::new(chunks_max));
@@ -75,9 +81,9 @@ fn json(shard: Option<u16>, f: impl FnOnce() + Send) -> String {
 }
 
 fn text(options: LogOptions, f: impl FnOnce() + Send) -> String {
+    let start = if options.colour { "\x1b[2m10:31:25.123\x1b[0m" } else { "10:31:25.123" };
     let lines = lines(options, Some(3), f);
     assert_eq!(lines.len(), 1, "{lines:?}");
-    let start = if options.colour { "\x1b[2m10:31:25.123\x1b[0m" } else { "10:31:25.123" };
     lines[0][start.len()..].to_owned()
 }
 
@@ -277,12 +283,214 @@ fn a_reader_that_goes_away_ends_the_writing_and_nothing_else() {
     assert!(take_dropped() >= 1, "left to whoever asks");
 }
 
+/// What `f` logs on a thread of its own, with the control of that log in its hands.
+fn controlled(options: LogOptions, f: impl FnOnce(&LogControl) + Send) -> Vec<Value> {
+    let page = Page::default();
+    let (dispatch, guard) = log_to(&page, options, 64);
+    let control = guard.control();
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            set_shard(ShardId(0));
+            tracing::dispatcher::with_default(&dispatch, || f(&control));
+        });
+        thread.join().expect("no panic");
+    });
+    guard.finish();
+    page.read().lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+}
+
+fn messages(lines: &[Value]) -> Vec<&str> {
+    lines.iter().map(|line| line["message"].as_str().expect("a message")).collect()
+}
+
+/// A line of a module whose level changes.
+fn from_serve(message: &'static str) {
+    tracing::debug!(target: "ringpost_serve::mx", "{message}");
+    tracing::debug!(target: "ringpost_net::tls", "not {message}");
+}
+
 #[test]
-fn options_survive_their_packing() {
-    for level in LEVELS {
-        for (format, colour) in [(Format::Json, false), (Format::Text, false), (Format::Text, true)] {
-            let back = unpack(pack(LogOptions { format, level, colour }));
-            assert_eq!((back.level, back.format, back.colour), (level, format, colour));
+fn the_level_of_one_module_changes_while_it_logs() {
+    let lines = controlled(JSON, |control| {
+        from_serve("before");
+        control.change(LogOptions { modules: vec![("serve".into(), Level::DEBUG)], ..JSON });
+        from_serve("from the config");
+        control.set_levels(LogLevels { level: Level::INFO, modules: vec![("serve::mx".into(), Level::TRACE)] });
+        from_serve("live");
+        assert!(tracing::enabled!(target: "ringpost_serve::mx", Level::TRACE));
+        assert!(!tracing::enabled!(target: "ringpost_serve", Level::DEBUG));
+        control.set_levels(LogLevels { level: Level::DEBUG, modules: vec![("net".into(), Level::ERROR)] });
+        from_serve("all but one");
+        control.change(JSON);
+        from_serve("after");
+    });
+    assert_eq!(messages(&lines), ["from the config", "live", "all but one"]);
+}
+
+#[test]
+fn the_form_changes_with_the_next_line() {
+    let text = lines(JSON, Some(0), || tracing::info!("first"));
+    assert!(text[0].starts_with('{'));
+    let page = Page::default();
+    let (dispatch, guard) = log_to(&page, JSON, 64);
+    let control = guard.control();
+    tracing::dispatcher::with_default(&dispatch, || {
+        tracing::info!("as JSON");
+        control.change(TEXT);
+        tracing::info!("as text");
+    });
+    guard.finish();
+    let page = page.read();
+    let lines: Vec<_> = page.lines().map(|line| line.starts_with('{')).collect();
+    assert_eq!(lines, [true, false]);
+}
+
+#[test]
+fn secrets_do_not_show_and_addresses_as_the_rules_let_them() {
+    let log = || {
+        tracing::info!(
+            peer = %"192.0.2.77:50123",
+            from = "alice@example.org",
+            helo = "dyn-77.pool.example.net",
+            password = "hunter2",
+            api_token = 12345_u64,
+            message_id = "<1@192.0.2.77>",
+            reason = "550 <alice@example.org> via 192.0.2.77",
+            error = &io::Error::other("alice@example.org: refused") as &dyn std::error::Error,
+            shown = ?Some("192.0.2.78"),
+            "said {}", "alice@example.org"
+        );
+    };
+    let open = controlled(JSON, |_| log()).remove(0);
+    assert_eq!((&open["password"], &open["api_token"]), (&"***".into(), &"***".into()));
+    assert_eq!((&open["peer"], &open["from"]), (&"192.0.2.77:50123".into(), &"alice@example.org".into()));
+
+    let rules = LogOptions { redact: Redaction { mail: true, client: true }, ..JSON };
+    let line = controlled(rules.clone(), |_| log()).remove(0);
+    let from = line["from"].as_str().expect("text").to_owned();
+    assert!(
+        from.starts_with('~') && from.ends_with("@example.org") && from.len() == "~1f3a9c@example.org".len(),
+        "{from}"
+    );
+    for (key, expected) in [
+        ("peer", "192.0.2.0/24"),
+        ("password", "***"),
+        ("api_token", "***"),
+        ("message_id", "<1@192.0.2.77>"),
+        ("reason", &format!("550 <{from}> via 192.0.2.0/24")),
+        ("error", &format!("{from}: refused")),
+        ("shown", "Some(\"192.0.2.0/24\")"),
+        ("message", &format!("said {from}")),
+    ] {
+        assert_eq!(line[key], expected, "{key}");
+    }
+    assert!(line["helo"].as_str().is_some_and(|helo| helo.starts_with('~') && helo.ends_with(".example.net")));
+
+    let text = text(LogOptions { format: Format::Text, ..rules }, log);
+    for hidden in ["alice", "0.2.77:", "0.2.78", "hunter2", "12345", "dyn-77"] {
+        assert!(!text.contains(hidden), "{hidden} in {text}");
+    }
+    assert!(text.contains(&format!("said {from}  peer=192.0.2.0/24 from={from}")), "{text}");
+}
+
+/// No part of an address stays where a long value is cut off.
+#[test]
+fn a_cut_through_an_address_leaves_nothing_of_it() {
+    let rules = LogOptions { redact: Redaction { mail: true, client: true }, ..JSON };
+    let reason = format!("{} alice@example.org", "x".repeat(VALUE_MAX - 4));
+    let line = controlled(rules, |_| tracing::info!(reason, "m")).remove(0);
+    assert_eq!(line["reason"], format!("{}…", "x".repeat(VALUE_MAX - 4)));
+}
+
+/// Logs lines of the same kind. The second may turn in between, once.
+fn flood(count: usize) {
+    for number in 0..count {
+        tracing::info!(number, "refused");
+        tracing::error!(number, "broken");
+        tracing::info!(id = number, "accepted");
+    }
+    tracing::info!("another kind");
+}
+
+#[test]
+fn a_flood_is_cut_off_and_told_and_what_matters_is_all_there() {
+    const LIMIT: usize = 3;
+    for format in [Format::Json, Format::Text] {
+        let options = LogOptions { flood: Some(LIMIT as u32), format, ..JSON };
+        let all = lines(options, Some(2), || flood(50));
+        let of = |word: &str| all.iter().filter(|line| line.contains(word)).count();
+        let notices: Vec<&String> = all.iter().filter(|line| line.contains("lines left out")).collect();
+        assert_eq!((of("broken"), of("accepted"), of("another kind")), (50, 50, 1), "{format:?}");
+        assert!((1..=2).contains(&notices.len()), "one for each second of it: {notices:?}");
+        let written = of("refused") - notices.len();
+        assert!([LIMIT, 2 * LIMIT].contains(&written), "{written} lines");
+        let count = |line: &&String| {
+            let digits = line.split("count").nth(1).map(|rest| rest.matches(char::is_numeric).collect::<String>());
+            digits.and_then(|digits| digits.parse::<usize>().ok()).expect("a count")
+        };
+        assert_eq!(written + notices.iter().map(count).sum::<usize>(), 50);
+        let first = notices[0];
+        match format {
+            Format::Json => {
+                let line: Value = serde_json::from_str(first).expect("JSON");
+                assert_eq!((&line["level"], &line["shard"]), (&"warn".into(), &2.into()), "{line}");
+                assert_eq!((&line["kind"], &line["module"]), (&"refused".into(), &module_path!().into()), "{line}");
+                assert_eq!(line["target"], "ringpost_runtime::log::flood");
+            }
+            Format::Text => assert!(first.contains("WARN   shard 2   lines left out  kind=refused module="), "{first}"),
         }
     }
+}
+
+#[test]
+fn without_a_limit_nothing_is_left_out() {
+    let all = lines(JSON, Some(2), || flood(1000));
+    assert_eq!(all.len(), 3001);
+}
+
+#[test]
+fn what_was_left_out_is_handed_to_the_metric_once() {
+    let _turn = COUNTS.lock();
+    let options = LogOptions { flood: Some(1), ..JSON };
+    let taken = Mutex::new((0, 0));
+    lines(options.clone(), Some(2), || {
+        take_sampled();
+        flood(10);
+        *taken.lock().expect("not poisoned") = (take_sampled(), take_sampled());
+    });
+    // Nine, or eight if the second turned in between.
+    let (first, second) = *taken.lock().expect("not poisoned");
+    assert!((8..=9).contains(&first), "{first}");
+    assert_eq!(second, 0);
+    lines(options, None, || flood(10));
+    assert!((8..=9).contains(&take_sampled()), "a thread that ended leaves its count");
+}
+
+/// A thread that ends late must not have the last word.
+#[test]
+fn nothing_comes_after_the_last_line() {
+    let page = Page::default();
+    let (dispatch, guard) = log_to(&page, JSON, 1 << 16);
+    let go_on = std::sync::atomic::AtomicBool::new(true);
+    let last = std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                tracing::dispatcher::with_default(&dispatch, || {
+                    while go_on.load(std::sync::atomic::Ordering::Relaxed) {
+                        tracing::info!("from a thread that goes on");
+                    }
+                });
+            });
+        }
+        while page.read().is_empty() {
+            std::thread::yield_now();
+        }
+        tracing::dispatcher::with_default(&dispatch, || {
+            guard.finish_with(|| tracing::info!("shutdown_complete"));
+        });
+        go_on.store(false, std::sync::atomic::Ordering::Relaxed);
+        page.read().lines().last().map(str::to_owned)
+    });
+    assert!(last.is_some_and(|line| line.contains("shutdown_complete")), "another line is the last");
+    assert_eq!(page.read().matches("shutdown_complete").count(), 1);
 }

@@ -4,6 +4,9 @@
 //! be taken for several, or for none, stands in quotes. The line is for reading: it leaves out the date and the target,
 //! and nothing should parse it. The time is UTC.
 
+use super::clean::Cleaner;
+use super::fields::Kind;
+use super::flood::{self, Notice};
 use super::{escape, json::WithCauses};
 use std::error::Error;
 use std::fmt;
@@ -27,8 +30,26 @@ pub(super) struct Head<'a> {
 }
 
 /// Appends the event's line, newline included.
-pub(super) fn line(out: &mut Vec<u8>, head: &Head<'_>, event: &Event<'_>) {
-    let (name, colour) = level(*event.metadata().level());
+pub(super) fn line(out: &mut Vec<u8>, head: &Head<'_>, cleaner: Cleaner<'_>, event: &Event<'_>) {
+    begin(out, head, *event.metadata().level());
+    event.record(&mut Fields { line: Line { out, paint: Paint(head.colour), any: false }, cleaner });
+    out.push(b'\n');
+}
+
+/// Appends the line that tells what was left out.
+pub(super) fn notice(out: &mut Vec<u8>, head: &Head<'_>, mut cleaner: Cleaner<'_>, notice: &Notice<'_>) {
+    begin(out, head, Level::WARN);
+    let mut line = Line { out, paint: Paint(head.colour), any: false };
+    line.message(format_args!("{}", flood::MESSAGE));
+    let kind = cleaner.clean_as(Kind::Text, format_args!("{}", notice.message)).unwrap_or(notice.message);
+    line.field("kind", format_args!("{kind}"));
+    line.field("module", format_args!("{}", notice.target));
+    line.field("count", format_args!("{}", notice.count));
+    out.push(b'\n');
+}
+
+fn begin(out: &mut Vec<u8>, head: &Head<'_>, severity: Level) {
+    let (name, colour) = level(severity);
     let paint = Paint(head.colour);
     paint.with(out, DIM, |out| out.extend_from_slice(head.time.get(TIME_OF_DAY).unwrap_or_default()));
     out.extend_from_slice(b"  ");
@@ -38,8 +59,6 @@ pub(super) fn line(out: &mut Vec<u8>, head: &Head<'_>, event: &Event<'_>) {
     escape::message(out, head.speaker);
     let width = out.len() - start;
     out.resize(out.len() + SPEAKER_WIDTH.saturating_sub(width) + 1, b' ');
-    event.record(&mut Fields { out, paint, any: false });
-    out.push(b'\n');
 }
 
 const DIM: &[u8] = b"\x1b[2m";
@@ -70,35 +89,51 @@ impl Paint {
     }
 }
 
-struct Fields<'a> {
+struct Line<'a> {
     out: &'a mut Vec<u8>,
     paint: Paint,
     /// Whether a key was written already: the first stands apart from the message.
     any: bool,
 }
 
-impl Fields<'_> {
-    fn key(&mut self, field: &Field) {
+impl Line<'_> {
+    fn message(&mut self, value: fmt::Arguments<'_>) {
+        self.out.push(b' ');
+        escape::formatted(value, |part| escape::message(self.out, part));
+    }
+
+    fn field(&mut self, name: &str, value: fmt::Arguments<'_>) {
         self.out.extend_from_slice(if self.any { b" " } else { b"  " });
         self.any = true;
         self.paint.with(self.out, DIM, |out| {
-            escape::text(out, field.name());
+            escape::text(out, name);
             out.push(b'=');
         });
-    }
-
-    fn value(&mut self, field: &Field, value: fmt::Arguments<'_>) {
-        if field.name() == "message" {
-            self.out.push(b' ');
-            return escape::formatted(value, |part| escape::message(self.out, part));
-        }
-        self.key(field);
         let start = self.out.len();
         let mut wants_quotes = false;
         escape::formatted(value, |part| wants_quotes |= escape::text(self.out, part));
         if wants_quotes || self.out.len() == start {
             self.out.insert(start, b'"');
             self.out.push(b'"');
+        }
+    }
+}
+
+struct Fields<'a> {
+    line: Line<'a>,
+    cleaner: Cleaner<'a>,
+}
+
+impl Fields<'_> {
+    fn value(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        let Self { line, cleaner } = self;
+        let mut put = |value: fmt::Arguments<'_>| match field.name() {
+            "message" => line.message(value),
+            name => line.field(name, value),
+        };
+        match cleaner.clean(field, value) {
+            Some(shown) => put(format_args!("{shown}")),
+            None => put(value),
         }
     }
 }

@@ -92,7 +92,9 @@ fn write_all(
         told.bytes += saved.len;
         match &saved.segment {
             Some(_) => told.segments += 1,
-            None if Path::new(&saved.path).starts_with(SPOOL) => told.bodies += 1,
+            None if Path::new(&saved.path).starts_with(SPOOL) => {
+                told.bodies += usize::from(saved.path.ends_with(".body"))
+            }
             None => told.others.push(saved.path.clone()),
         }
     }

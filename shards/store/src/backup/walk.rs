@@ -48,7 +48,7 @@ const _: () = assert!(PIECE.is_multiple_of(BLOCK));
 
 /// Why a log was not copied.
 pub(super) enum WalkError {
-    /// Its directory is not there any more: a start with fewer cores has taken it over.
+    /// Its directory is not there any more: another log has taken it over.
     Gone,
     Backup(BackupError),
 }

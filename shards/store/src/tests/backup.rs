@@ -1,7 +1,7 @@
 //! Backups of a log that is being written: each is restored elsewhere and held against what was live all the while.
 
 use super::*;
-use crate::{BackedUp, BackupPlan, back_up, restore};
+use crate::{BackedUp, BackupPlan, TakeOver, back_up, fresh_directories, orphan_groups, restore, shard_directories};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -66,16 +66,54 @@ fn write_log(directory: PathBuf, seed: u64, ledger: Arc<Mutex<Ledger>>, stop: Ar
     });
 }
 
+/// The same, and again and again another log takes the messages over.
+fn move_logs(directory: PathBuf, seed: u64, ledger: Arc<Mutex<Ledger>>, stop: Arc<AtomicBool>) {
+    on_shard(async move || {
+        let spool = directory.parent().expect("a spool");
+        let mut store = Opening::at(&directory).open().await.store;
+        let (mut ids, mut numbers) = (ids(seed as u8), Numbers(seed));
+        let mut round = 0;
+        while !stop.load(Ordering::Relaxed) {
+            round += 1;
+            let (id, len) = (ids.next(moment()), [200, 1500, 6000, 20_000][numbers.next(4) as usize]);
+            submit(&store, id, len).await.expect("accepted");
+            let old: Vec<SpoolId> = {
+                let mut ledger = ledger.lock().expect("a ledger");
+                ledger.live.insert(id, len);
+                let many = ledger.live.len().saturating_sub(60);
+                ledger.live.keys().take(many).copied().collect()
+            };
+            for id in old {
+                let mut ledger = ledger.lock().expect("a ledger");
+                ledger.live.remove(&id);
+                ledger.settled.insert(id);
+                store.settle(id);
+            }
+            if round % 200 == 0 {
+                store.close().await;
+                let fresh = fresh_directories(spool, 1).expect("made");
+                store = Opening::at(&fresh[0]).open().await.store;
+                for group in orphan_groups(spool, &fresh).expect("read").remove(0) {
+                    let mut under_way = TakeOver::new(group);
+                    store.take_over(&mut under_way, |_, _| ()).await.expect("taken over");
+                }
+            }
+        }
+        store.close().await;
+    });
+}
+
 /// Every message that a spool holds, with its bytes checked.
 fn messages_in(spool: PathBuf) -> BTreeMap<SpoolId, usize> {
     on_shard(async move || {
-        let directory = spool.join("shard-0000");
-        let Opened { store, recovered } = Opening::at(&directory).open().await;
+        let (directory, orphans) = shard_directories(&spool, 1).expect("read").remove(0);
+        let Opened { store, recovered } = Opening { orphans, ..Opening::at(&directory) }.open().await;
         assert_eq!(store.block.counter(ringpost_metrics::Counter::SpoolDamaged), 0, "a restored log is damaged");
         let mut found = BTreeMap::new();
         for message in recovered {
             check_loads(&store, message.id, message.size as usize).await;
-            found.insert(message.id, message.size as usize);
+            let former = found.insert(message.id, message.size as usize);
+            assert_eq!(former, None, "message {} is there twice", message.id);
         }
         store.close().await;
         found
@@ -86,8 +124,11 @@ fn plan<'a>(state_dir: &'a Path, to: &'a Path) -> BackupPlan<'a> {
     BackupPlan { state_dir, to, config: None, hostname: "mx.example", at: moment(), leave_out: &[] }
 }
 
+/// What changes a spool until it is told to stop.
+type Writer = fn(PathBuf, u64, Arc<Mutex<Ledger>>, Arc<AtomicBool>);
+
 /// Makes backups one after another while the log is written, and restores each.
-fn check_rounds(seed: u64, rounds: usize) {
+fn check_rounds(seed: u64, rounds: usize, write: Writer) {
     let root = tempfile::tempdir().expect("a directory");
     let (state_dir, to) = (root.path().join("state"), root.path().join("backup"));
     let directory = state_dir.join("spool/shard-0000");
@@ -95,7 +136,7 @@ fn check_rounds(seed: u64, rounds: usize) {
     let (ledger, stop) = (Arc::new(Mutex::new(Ledger::default())), Arc::new(AtomicBool::new(false)));
     let writer = {
         let (ledger, stop) = (ledger.clone(), stop.clone());
-        std::thread::spawn(move || write_log(directory, seed, ledger, stop))
+        std::thread::spawn(move || write(directory, seed, ledger, stop))
     };
     while ledger.lock().expect("a ledger").live.len() < 30 {
         std::thread::yield_now();
@@ -134,7 +175,14 @@ fn check_rounds(seed: u64, rounds: usize) {
 #[test]
 fn every_message_that_is_live_all_the_while_is_in_the_backup() {
     for seed in 1..=2 {
-        check_rounds(seed, 12);
+        check_rounds(seed, 12, write_log);
+    }
+}
+
+#[test]
+fn every_message_is_in_a_backup_that_is_made_while_logs_are_taken_over() {
+    for seed in 1..=2 {
+        check_rounds(seed, 12, move_logs);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the tests share: a server, a client, and readers of what comes out of it.
 
 pub(crate) mod authority;
+pub(crate) mod collector;
 pub(crate) mod disk;
 pub(crate) mod dovecot;
 pub(crate) mod haproxy;

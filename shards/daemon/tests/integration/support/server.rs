@@ -101,9 +101,10 @@ impl Server {
         self.starts += 1;
         let config = self.home.configure(&self.settings);
         let file = |name: &str| File::create(self.file(name)).expect("a file for output");
-        let mut command = Command::new(BINARY);
+        let mut command = self.settings.command(BINARY);
         command.arg("serve").arg("--config").arg(config).current_dir(self.home.path());
         command.stdin(Stdio::null()).stdout(file("log")).stderr(file("err"));
+        command.envs(self.settings.faults().map(|faults| ("RINGPOST_FAULTS", faults)));
         self.child = Some(Guarded::spawn(&mut command));
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Which cores the server runs on.
@@ -44,6 +45,12 @@ pub(crate) struct Settings {
     /// Entries of arrays of tables, as text.
     entries: Vec<String>,
     lone_core: usize,
+    /// Faults on purpose, as `point=argument`.
+    faults: Vec<String>,
+    /// What the server is started by, as `setpriv` with its options.
+    wrapper: Vec<String>,
+    /// Environment variables.
+    variables: Vec<(String, String)>,
 }
 
 impl Default for Settings {
@@ -58,6 +65,9 @@ impl Default for Settings {
             sections: BTreeMap::new(),
             entries: Vec::new(),
             lone_core,
+            faults: Vec::new(),
+            wrapper: Vec::new(),
+            variables: Vec::new(),
         };
         // Segments are written with zeros before they are used: small ones spare the disk of whoever runs the tests.
         settings
@@ -81,6 +91,43 @@ impl Settings {
     pub(crate) fn set(mut self, section: &str, line: &str) -> Self {
         set_line(self.sections.entry(section.to_owned()).or_default(), line);
         self
+    }
+
+    /// Has the server meet a fault on purpose, from its next start on.
+    pub(crate) fn fault(mut self, point: &str, argument: &str) -> Self {
+        self.faults.push(format!("{point}={argument}"));
+        self
+    }
+
+    /// Takes the faults back.
+    pub(crate) fn without_faults(mut self) -> Self {
+        self.faults.clear();
+        self
+    }
+
+    /// The faults as the server reads them from its environment; nothing if there are none.
+    pub(crate) fn faults(&self) -> Option<String> {
+        (!self.faults.is_empty()).then(|| self.faults.join(","))
+    }
+
+    /// Has another program start the server, which becomes it: the program with its arguments.
+    pub(crate) fn under(mut self, program: &[&str]) -> Self {
+        self.wrapper.extend(program.iter().map(|&word| word.to_owned()));
+        self
+    }
+
+    /// Gives the server an environment variable.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The start of the binary as these settings have it.
+    pub(crate) fn command(&self, binary: &str) -> Command {
+        let words: Vec<&str> = self.wrapper.iter().map(String::as_str).chain([binary]).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command
     }
 
     /// Adds an entry to an array of tables, such as `screen.list`.

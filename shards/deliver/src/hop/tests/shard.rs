@@ -106,7 +106,14 @@ pub(super) fn play(kind: TargetKind, acts: Vec<Act>) -> Came {
     let (ended, _departures) = unbounded();
     let block = Arc::new(Block::new());
     let counted = block.clone();
-    let plan = Plan { shard: ShardId(0), cpu: cores()[0], block: block.clone(), seat, ended };
+    let plan = Plan {
+        shard: ShardId(0),
+        cpu: cores()[0],
+        block: block.clone(),
+        seat,
+        pulse: ringpost_runtime::Pulse::new(ShardId(0)),
+        ended,
+    };
     let body = async move || {
         let setup = HopSetup { name: "next".into(), kind, helo: HELO.into(), resolver: dns.resolver(), block };
         let hop = Hop::new(setup).expect("can be made");
@@ -184,7 +191,7 @@ fn parcel(message: &Message) -> Parcel {
         Content::File(path, file) => LoadedContent::File(path.clone(), *file),
     };
     let recipients = (0..message.recipients).collect();
-    Parcel { id: envelope.id, envelope: Rc::new(envelope), content, recipients, number: 1, again: false }
+    Parcel { id: envelope.id, envelope: Rc::new(envelope), content, recipients, number: 1, again: false, context: None }
 }
 
 /// A delivery in words: an outcome for each recipient in order, and whether the hop failed.

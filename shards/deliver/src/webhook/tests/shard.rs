@@ -38,7 +38,14 @@ pub(super) fn on_shard<T: Send + 'static>(
     let seat = board.seat(ShardId(0)).expect("the first");
     let (ended, _departures) = unbounded();
     let block = Arc::new(Block::new());
-    let plan = Plan { shard: ShardId(0), cpu: cores()[0], block: block.clone(), seat, ended };
+    let plan = Plan {
+        shard: ShardId(0),
+        cpu: cores()[0],
+        block: block.clone(),
+        seat,
+        pulse: ringpost_runtime::Pulse::new(ShardId(0)),
+        ended,
+    };
     let counted = block.clone();
     let run = async move || {
         let (name, host) = (NAME.into(), HOST.into());
@@ -109,7 +116,15 @@ impl Given {
             Content::File(path, file) => LoadedContent::File(path.clone(), *file),
         };
         let recipients = self.recipients.clone();
-        Parcel { id: envelope.id, envelope: Rc::new(envelope), content, recipients, number: self.number, again: false }
+        Parcel {
+            id: envelope.id,
+            envelope: Rc::new(envelope),
+            content,
+            recipients,
+            number: self.number,
+            again: false,
+            context: None,
+        }
     }
 }
 

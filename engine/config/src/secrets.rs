@@ -1,0 +1,90 @@
+//! What of a value is not shown, since it may be a secret.
+//!
+//! Most secrets are in files of their own, whose paths are none. What is left says in its key's row in which way it may hold
+//! one. That errs on the side of hiding.
+
+/// What stands in the place of what may be a secret.
+pub(crate) const HIDDEN: &str = "***";
+
+/// Characters from which on a part of a name is taken for a key: what people choose is rarely that long, and what machines
+/// make rarely shorter.
+const KEY_CHARACTERS_MIN: usize = 16;
+
+/// In which way a value may hold a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Secret {
+    /// It doesn't.
+    None,
+    /// All of it may be one.
+    Whole,
+    /// A URL: what is behind a question mark may be, and parts of the path that look like keys.
+    Url,
+    /// A DNS name: labels that look like keys, which providers of lists give to each of their customers.
+    Name,
+}
+
+impl Secret {
+    /// The value as it may be shown.
+    pub(crate) fn hide(self, value: &str) -> String {
+        match self {
+            Self::None => value.to_owned(),
+            Self::Whole => HIDDEN.to_owned(),
+            Self::Url => url(value),
+            Self::Name => parts(value, '.'),
+        }
+    }
+
+    /// What the reference says of it.
+    pub(crate) const fn told(self) -> &'static str {
+        match self {
+            Self::None => "",
+            Self::Whole => " Where the config is shown, its values are not.",
+            Self::Url => " Where the config is shown, what is behind a `?` is not, nor what looks like a key.",
+            Self::Name => " Where the config is shown, a label that looks like a key is not.",
+        }
+    }
+}
+
+fn url(value: &str) -> String {
+    let (bare, query) = value.split_once('?').map_or((value, ""), |(bare, _)| (bare, "?***"));
+    let authority = bare.find("://").map_or(0, |at| at + 3);
+    let path = bare[authority..].find('/').map_or(bare.len(), |at| authority + at);
+    format!("{}{}{query}", &bare[..path], parts(&bare[path..], '/'))
+}
+
+fn parts(value: &str, separator: char) -> String {
+    let shown = |part| if looks_like_key(part) { HIDDEN } else { part };
+    value.split(separator).map(shown).collect::<Vec<_>>().join(&separator.to_string())
+}
+
+fn looks_like_key(part: &str) -> bool {
+    part.chars().count() >= KEY_CHARACTERS_MIN
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_hidden() {
+        let key = "abcdefghijklmnopqrstuvwxyz";
+        for (secret, value, shown) in [
+            (Secret::None, key, key),
+            (Secret::Whole, "x", "***"),
+            (Secret::Name, "zen.spamhaus.org", "zen.spamhaus.org"),
+            (Secret::Name, &format!("{key}.zen.dq.spamhaus.net"), "***.zen.dq.spamhaus.net"),
+            (Secret::Url, "https://a.example:8443/mail", "https://a.example:8443/mail"),
+            (Secret::Url, "https://a.example/?token=5", "https://a.example/?***"),
+            (Secret::Url, "https://a.example?token=5", "https://a.example?***"),
+            (
+                Secret::Url,
+                &format!("https://hooks.example/services/T1/{key}/in"),
+                "https://hooks.example/services/T1/***/in",
+            ),
+            (Secret::Url, &format!("http://{key}.example/x"), &format!("http://{key}.example/x")),
+            (Secret::Url, "", ""),
+        ] {
+            assert_eq!(secret.hide(value), shown, "{value}");
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The audit log: who changed what, from what and to what, and what was refused.
+//!
+//! Invariants: [`Audit::note`] never waits, whatever the disk does; a thread of its own writes, one line of JSON an entry, and
+//! syncs what it has written. At most [`WAITING_MAX`] entries wait for it, and [`AUDIT_MAX`] are kept in memory to be
+//! shown. What can't be written is counted and logged, and the server goes on. It refuses to leave half a line where a
+//! whole one is to follow.
+
+mod file;
+
+use crate::accounts;
+use crate::api::{AUDIT_MAX, AuditEntry, AuditWho, Moment};
+use crate::clock::wall;
+use file::AuditFile;
+use serde_json::Value;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Entries that wait for the disk: orders come from people and scripts, so this is minutes of a disk that hangs.
+const WAITING_MAX: usize = 1_024;
+
+/// Entries that are written and synced together.
+const TOGETHER_MAX: usize = 256;
+
+/// How long the end of the server waits for a disk that is slow.
+const FINISH_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Users whose names are remembered.
+const NAMES_MAX: usize = 256;
+
+/// What is to be noted.
+#[derive(Clone, Debug)]
+pub struct Note {
+    /// Who ordered it.
+    pub who: AuditWho,
+    /// What was ordered: `ban`, `reload`, ...
+    pub what: &'static str,
+    /// What it was ordered for; may be empty.
+    pub subject: String,
+    /// What it was like before.
+    pub before: Value,
+    /// What it is like since; nothing if it was refused.
+    pub after: Value,
+    /// Why it was refused, if it was.
+    pub refused: Option<String>,
+}
+
+impl Note {
+    /// What a signal has had done.
+    pub fn of_signal(what: &'static str, signal: &str, before: Value, after: Value) -> Self {
+        let who = AuditWho { via: "signal".to_owned(), ..AuditWho::default() };
+        Self { who, what, subject: signal.to_owned(), before, after, refused: None }
+    }
+
+    fn entry(self) -> AuditEntry {
+        let Self { who, what, subject, before, after, refused } = self;
+        let outcome = refused.map_or_else(|| "done".to_owned(), |reason| format!("refused: {reason}"));
+        AuditEntry { at: Moment(wall()), who, what: what.to_owned(), subject, before, after, outcome }
+    }
+}
+
+/// Takes notes, from any thread.
+#[derive(Clone, Default)]
+pub struct Audit {
+    book: Option<Book>,
+}
+
+impl fmt::Debug for Audit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Audit").field("on", &self.book.is_some()).field("lost", &self.lost()).finish()
+    }
+}
+
+/// What those who note have.
+#[derive(Clone)]
+struct Book {
+    sender: SyncSender<Message>,
+    recent: Arc<Recent>,
+}
+
+/// What they share with the thread.
+struct Recent {
+    lost: AtomicU64,
+    /// The newest last.
+    entries: Mutex<VecDeque<AuditEntry>>,
+}
+
+enum Message {
+    Entry(Box<AuditEntry>),
+    /// Tells when all that came before has been written.
+    Flush(Sender<()>),
+}
+
+impl Audit {
+    /// One that forgets.
+    pub fn off() -> Self {
+        Self::default()
+    }
+
+    /// Opens the file, reads its last entries, and starts the thread that writes. It ends with the last of those who note.
+    ///
+    /// # Errors
+    /// If the file can't be opened for a reason that is not the disk's: a directory that is missing or may not be written
+    /// to. Or if there is no thread.
+    pub fn start(path: PathBuf) -> io::Result<Self> {
+        let file = AuditFile::open(path)?;
+        let (sender, messages) = sync_channel(WAITING_MAX);
+        let mut recent = file.last_entries();
+        shorten(&mut recent, AUDIT_MAX);
+        let recent = Arc::new(Recent { lost: AtomicU64::new(0), entries: Mutex::new(recent) });
+        let writer = Writer { recent: Arc::clone(&recent), file, names: BTreeMap::new(), failing: false };
+        std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&messages))?;
+        Ok(Self { book: Some(Book { sender, recent }) })
+    }
+
+    /// Notes something; at once, also if the disk hangs or is full.
+    pub fn note(&self, note: Note) {
+        let Some(book) = &self.book else { return };
+        match book.sender.try_send(Message::Entry(Box::new(note.entry()))) {
+            Ok(()) => {}
+            Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => {
+                let lost = book.recent.lose(1);
+                if let Message::Entry(entry) = message {
+                    tracing::error!(
+                        what = entry.what,
+                        subject = entry.subject,
+                        uid = entry.who.uid,
+                        outcome = entry.outcome,
+                        lost,
+                        "an entry of the audit log is lost: the log is not written fast enough"
+                    );
+                }
+            }
+        }
+    }
+
+    /// The last entries, the newest first; nothing if there is no audit log.
+    pub fn recent(&self, limit: usize) -> Option<Vec<AuditEntry>> {
+        let recent = self.book.as_ref()?.recent.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(recent.iter().rev().take(limit).cloned().collect())
+    }
+
+    /// Entries that could not be written, since the start.
+    pub fn lost(&self) -> u64 {
+        self.book.as_ref().map_or(0, |book| book.recent.lost.load(Relaxed))
+    }
+
+    /// Waits until what was noted so far has been written; for a disk that hangs, two seconds.
+    pub fn finish(&self) {
+        let Some(book) = &self.book else { return };
+        let (done, written) = channel();
+        let told = book.sender.try_send(Message::Flush(done)).is_ok();
+        if !told || written.recv_timeout(FINISH_PATIENCE).is_err() {
+            tracing::error!("the disk of the audit log does not answer; entries that wait for it are perhaps lost");
+        }
+    }
+}
+
+impl Recent {
+    fn lose(&self, count: u64) -> u64 {
+        self.lost.fetch_add(count, Relaxed) + count
+    }
+
+    fn remember(&self, entry: &AuditEntry) {
+        let mut recent = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        shorten(&mut recent, AUDIT_MAX - 1);
+        recent.push_back(entry.clone());
+    }
+}
+
+/// Takes the oldest until no more are left than said.
+fn shorten(entries: &mut VecDeque<AuditEntry>, length: usize) {
+    let surplus = entries.len().saturating_sub(length);
+    entries.drain(..surplus);
+}
+
+/// What the thread has.
+struct Writer {
+    recent: Arc<Recent>,
+    file: AuditFile,
+    /// Names of users that were asked for.
+    names: BTreeMap<u32, Option<String>>,
+    /// Whether the last entries could not be written.
+    failing: bool,
+}
+
+impl Writer {
+    fn run(mut self, messages: &Receiver<Message>) {
+        while let Ok(first) = messages.recv() {
+            let (mut entries, mut waiting) = (Vec::new(), Vec::new());
+            for message in std::iter::once(first).chain(messages.try_iter()).take(TOGETHER_MAX) {
+                match message {
+                    Message::Entry(entry) => entries.push(self.named(*entry)),
+                    Message::Flush(done) => waiting.push(done),
+                }
+            }
+            self.write(&entries);
+            // Who waited may have given up.
+            for done in waiting {
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// The same with the user's name.
+    fn named(&mut self, mut entry: AuditEntry) -> AuditEntry {
+        if let (Some(uid), None) = (entry.who.uid, &entry.who.user) {
+            if self.names.len() >= NAMES_MAX {
+                self.names.clear();
+            }
+            entry.who.user = self.names.entry(uid).or_insert_with(|| accounts::name_of_user(uid)).clone();
+        }
+        entry
+    }
+
+    fn write(&mut self, entries: &[AuditEntry]) {
+        entries.iter().for_each(|entry| self.recent.remember(entry));
+        let lines: String = entries.iter().map(line).collect();
+        match self.file.append(lines.as_bytes()) {
+            Ok(()) => {
+                if std::mem::replace(&mut self.failing, false) {
+                    let lost = self.recent.lost.load(Relaxed);
+                    tracing::warn!(path = %self.file.path().display(), lost, "the audit log is written again");
+                }
+            }
+            Err(error) => {
+                self.failing = true;
+                let lost = self.recent.lose(entries.len() as u64);
+                tracing::error!(path = %self.file.path().display(), %error, lost, "the audit log can't be written; entries are lost");
+            }
+        }
+    }
+}
+
+fn line(entry: &AuditEntry) -> String {
+    // It fails only for maps whose keys are no text, and there are none.
+    let mut line = serde_json::to_string(entry).unwrap_or_default();
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,215 @@
+//! The main thread while the server serves: it watches health, does what it is asked for, and sees when it is over.
+
+use super::serving;
+use super::server::Server;
+use crate::keeper::Request;
+use crate::main_requests::{Answer, MainRequest};
+use crate::orders::Order;
+use crate::signals::Signal;
+use crate::upgrade::{self, Bequest, Served};
+use anyhow::{Context, Result, bail};
+use crossbeam::channel::{Receiver, Sender, never, select, tick, unbounded};
+use ringpost_admin::{Refusal, api};
+use ringpost_metrics::Gauge;
+use ringpost_runtime::now;
+use ringpost_store::orphan_groups;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// How often health is looked at.
+const HEALTH: Duration = Duration::from_millis(200);
+
+/// What the loop listens to besides the server's own channels.
+struct Ears {
+    signals: Receiver<Signal>,
+    asked: Receiver<MainRequest>,
+    ended: Receiver<ringpost_base::ShardId>,
+    bequests: Receiver<Bequest>,
+    served: Receiver<Option<Served>>,
+    /// For attempts to upgrade.
+    serving: Sender<Option<Served>>,
+}
+
+/// Watches until the server is to end.
+pub(crate) fn watch(server: &mut Server) -> Result<()> {
+    let (serving, served) = unbounded();
+    let ears = Ears {
+        signals: server.ground()?.signals.clone(),
+        asked: server.rules()?.asked.clone(),
+        ended: server.storage().shards.as_ref().context("no shards")?.ended.clone(),
+        bequests: server.storage().bequests.take().unwrap_or_else(never),
+        served,
+        serving,
+    };
+    let mut bequests = ears.bequests.clone();
+    let beat = tick(HEALTH);
+    loop {
+        select! {
+            recv(ears.signals) -> signal => match signal {
+                // It fails only when the keeper is gone, which its own log line tells.
+                Ok(Signal::Reload) => drop(server.rules()?.keeper.send(Request::reload_by_signal())),
+                Ok(Signal::Stop(signal)) => {
+                    tracing::info!(signal, "stopping");
+                    return Ok(());
+                }
+                Err(_) => bail!("the thread for signals has ended"),
+            },
+            recv(ears.asked) -> asked => match asked {
+                Ok(MainRequest::Drain(order, answer)) => return drain(server, &order, answer),
+                Ok(MainRequest::Upgrade(order, answer)) => begin_upgrade(server, order, answer, &ears.serving)?,
+                Err(_) => bail!("nobody is left who could ask"),
+            },
+            recv(ears.served) -> served => match served.context("no upgrade")? {
+                Some(successor) => return Ok(hand_over(server, successor)),
+                None => server.rules()?.health.upgrading(None),
+            },
+            recv(bequests) -> bequest => match bequest {
+                Ok(bequest) => inherit(server, bequest)?,
+                Err(_) => bequests = never(),
+            },
+            recv(ears.ended) -> shard => {
+                if let Some(reason) = server.storage().shards.as_ref().and_then(super::shards::Shards::told) {
+                    bail!(reason);
+                }
+                let shard = shard.map_or_else(|_| "?".to_owned(), |shard| shard.to_string());
+                bail!("shard {shard} died; acknowledged mail is in the spool and is delivered after a restart");
+            }
+            recv(beat) -> _ => look(server)?,
+        }
+    }
+}
+
+/// Takes up how the server is, and tells the service manager.
+fn look(server: &mut Server) -> Result<()> {
+    let health = server.rules()?.health.clone();
+    let voice = server.voice()?;
+    let verdict = health.look();
+    if voice.board.state().phase != verdict.phase {
+        tracing::warn!(phase = %verdict.phase, reasons = ?verdict.reasons, "health changed");
+        voice.board.publish_phase(verdict.phase);
+    }
+    let words = match verdict.reasons.as_slice() {
+        [] => verdict.phase.name().to_owned(),
+        [only] => format!("{}: {only}", verdict.phase),
+        [first, others @ ..] => format!("{}: {first} (and {} more)", verdict.phase, others.len()),
+    };
+    voice.signs.status(&words);
+    if !verdict.stalled {
+        voice.signs.alive();
+    }
+    Ok(())
+}
+
+fn drain(server: &mut Server, order: &api::DrainOrder, answer: Answer<api::Draining>) -> Result<()> {
+    let queue = order.queue.map_or(Duration::ZERO, |queue| queue.0);
+    serving::end_by(server, queue);
+    let until = now().wall.after(serving::drain_timeout(server));
+    let voice = server.voice()?;
+    let sum = |row: Gauge| voice.blocks.iter().map(|block| block.gauge(row)).sum();
+    let (sessions, messages): (u64, u64) = (sum(Gauge::SessionsOpen), sum(Gauge::QueueMessages));
+    tracing::info!(sessions, queue = messages, queue_seconds = queue.as_secs(), "draining, as asked for");
+    // Whoever asked may have given up.
+    let _ = answer.send(Ok(api::Draining { sessions, queue: messages, until: api::Moment(until) }));
+    Ok(())
+}
+
+fn begin_upgrade(
+    server: &mut Server,
+    order: api::UpgradeOrder,
+    answer: Answer<api::Upgraded>,
+    serving: &Sender<Option<Served>>,
+) -> Result<()> {
+    let health = server.rules()?.health.clone();
+    if health.is_upgrading() {
+        // Whoever asked may have given up, here and below.
+        let _ = answer.send(Err(Refusal::conflict("an upgrade is under way")));
+        return Ok(());
+    }
+    let binary = order.binary.map_or_else(own_binary, |binary| Ok(PathBuf::from(binary)));
+    let begun = binary.and_then(|binary| Ok((parts(server)?, binary)));
+    match begun {
+        Ok((parts, binary)) => {
+            health.upgrading(Some(format!("{} is started to take over", binary.display())));
+            upgrade::begin(parts, binary, answer, serving.clone())
+        }
+        Err(error) => {
+            let _ = answer.send(Err(Refusal::conflict(format!("{error:#}"))));
+            Ok(())
+        }
+    }
+}
+
+/// The file that this process was started from, or what has taken its place since.
+fn own_binary() -> Result<PathBuf> {
+    let path = std::env::current_exe().context("this program's file can't be found out; name one with --binary")?;
+    // What the kernel says of a file that was replaced.
+    let text = path.to_string_lossy().into_owned();
+    Ok(text.strip_suffix(" (deleted)").map_or(path, PathBuf::from))
+}
+
+/// Duplicates of all that another process needs.
+fn parts(server: &mut Server) -> Result<upgrade::Parts> {
+    let keeper = server.rules()?.keeper.clone();
+    let storage = server.storage();
+    if storage.admin.is_none() {
+        bail!("the server is not ready yet");
+    }
+    let (admin_tcp, admin_unix) = match &storage.admin {
+        Some(admin) => {
+            let (tcp, unix) = admin.share().context("the sockets of health and the API")?;
+            (tcp, unix.zip(admin.socket().map(PathBuf::from)).map(|(socket, path)| (path, socket)))
+        }
+        None => (None, None),
+    };
+    let ground = server.ground()?;
+    let mut listening = Vec::new();
+    for (address, sockets) in &ground.heirlooms {
+        let sockets = sockets.iter().map(|socket| socket.try_clone()).collect::<std::io::Result<Vec<_>>>()?;
+        listening.push((*address, sockets));
+    }
+    let (lock, state_dir) = (ground.state()?.lock()?, ground.state()?.path().to_owned());
+    Ok(upgrade::Parts { listening, admin_tcp, admin_unix, lock, state_dir, keeper })
+}
+
+/// The other process serves: from here on this one only finishes.
+fn hand_over(server: &mut Server, mut successor: Served) {
+    let process = successor.process();
+    tracing::info!(process, "another process serves; finishing here");
+    crate::notify::main_process(process);
+    successor.tell();
+    if let Some(admin) = server.storage().admin.take() {
+        admin.hand_over();
+    }
+    server.successor = Some(successor);
+}
+
+/// Takes what a former process leaves behind to the shards.
+fn inherit(server: &mut Server, bequest: Bequest) -> Result<()> {
+    match bequest {
+        Bequest::Stray(address, connection) => {
+            let source = server.rules()?.publisher.current().source;
+            let orders = &server.rules()?.orders;
+            let listener = source.config.listeners.iter().find(|listener| listener.address.contains(&address));
+            // One that is no longer configured has nobody who would serve it.
+            let Some(listener) = listener else { return Ok(()) };
+            if let Some(first) = orders.first() {
+                first.send(Order::Stray { listener: listener.name.clone(), connection });
+            }
+        }
+        Bequest::Spools => {
+            let (spool, own) = (server.ground()?.state()?.spool(), server.storage().spools.clone());
+            // What can't be found out now is by the next start.
+            match orphan_groups(&spool, &own) {
+                Ok(groups) => {
+                    tracing::info!("the former process has ended; its spools are taken over");
+                    for (order, groups) in server.rules()?.orders.iter().zip(groups) {
+                        order.send(Order::TakeOver { groups });
+                    }
+                }
+                Err(error) => tracing::error!(%error, "spools of the former process can't be looked for"),
+            }
+        }
+    }
+    Ok(())
+}
+

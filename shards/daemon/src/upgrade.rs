@@ -1,0 +1,27 @@
+//! Another process takes over: the same listening sockets, the same state directory, no moment without a server.
+//!
+//! ```text
+//!   the former process                       the new one
+//!   starts it, offers its sockets  ------->  reads its config, checks all, makes ready
+//!                                  <-------  prepared
+//!   writes bans and greylist down
+//!   and touches them no more       ------->  reads them; starts its shards on fresh spools;
+//!                                            serves on the same sockets
+//!                                  <-------  serving
+//!   accepts no more; sessions finish;
+//!   closes its spools, ends        ------->  takes these spools over while it serves
+//! ```
+//!
+//! Until the new process says that it serves, the former one does, and a new one that fails changes nothing. From then on the
+//! former one only finishes. If it dies before it is done, its spools are read as after any crash. The state directory's lock
+//! is one open file that both hold, so it stays locked until the last of them is gone.
+
+mod former;
+mod successor;
+mod wire;
+
+pub(crate) use former::{Parts, Served, begin};
+pub(crate) use successor::{Bequest, Inheritance, Predecessor};
+
+/// The environment variable by which a process is told that it takes over: the number of the descriptor to talk over.
+pub(crate) const VARIABLE: &str = "RINGPOST_TAKEOVER";
