@@ -1,6 +1,6 @@
 //! `cargo xtask docs`: the reference pages that the code writes itself, and the check that they are fresh.
 //!
-//! A crate that has a page prints it with an example: `metrics_reference`, `config_reference`.
+//! A crate that has a page prints it with an example: `metrics_reference`, `config_reference`, `api_reference`.
 
 use anyhow::{Context, Result, bail};
 
@@ -8,9 +8,10 @@ use crate::tidy::Finding;
 use crate::workspace::Workspace;
 
 /// The page, the crate that prints it, and with which example.
-const PAGES: [(&str, &str, &str); 2] = [
+const PAGES: [(&str, &str, &str); 3] = [
     ("docs/metrics.md", "ringpost-metrics", "metrics_reference"),
     ("docs/config.md", "ringpost-config", "config_reference"),
+    ("docs/api.md", "ringpost-admin", "api_reference"),
 ];
 
 /// Writes every page.

@@ -88,7 +88,7 @@ pub(crate) fn acting() -> Vec<Route> {
     rows
 }
 
-fn about_the_server() -> Vec<Route> {
+pub(crate) fn about_the_server() -> Vec<Route> {
     vec![
         Route::get("/api/v1/status", "how the server is: what is wrong with it, and its shards in numbers", views::status)
             .gives::<Status>(),
@@ -126,7 +126,7 @@ fn about_the_server() -> Vec<Route> {
     ]
 }
 
-fn about_clients() -> Vec<Route> {
+pub(crate) fn about_clients() -> Vec<Route> {
     vec![
         Route::get("/api/v1/sessions", "the sessions that are open, the oldest first", views::sessions)
             .query(&[
@@ -146,7 +146,7 @@ fn about_clients() -> Vec<Route> {
     ]
 }
 
-fn about_the_queue() -> Vec<Route> {
+pub(crate) fn about_the_queue() -> Vec<Route> {
     vec![
         Route::get("/api/v1/queue", "the queue in numbers", queue::status).gives::<QueueStatus>(),
         Route::get("/api/v1/queue/messages", "messages in the queue, a page of them", queue::page)

@@ -96,7 +96,7 @@ pub struct LogOptions {
     pub modules: Vec<(String, Level)>,
     /// Which addresses are not shown.
     pub redact: Redaction,
-    /// Lines a second of one place in the code that a thread writes; what is above is left out. None: all of them.
+    /// Lines a second of one place in the code that a shard writes; what is above is left out. None: all of them.
     pub flood: Option<u32>,
 }
 

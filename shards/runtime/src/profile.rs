@@ -10,6 +10,9 @@ mod folded;
 mod graph;
 mod ring;
 
+#[cfg(test)]
+mod tests;
+
 use crate::pulse::{self, Pulse};
 use crate::stack::{self, Function, Symbols, interrupted_at, unwind};
 use ring::Ring;

@@ -10,7 +10,8 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// What the tests start or need to be there.
-const PACKAGES: [&str; 23] = [
+const PACKAGES: [&str; 27] = [
+    "apparmor",
     "ca-certificates",
     "dovecot-core",
     "dovecot-lmtpd",
@@ -29,11 +30,14 @@ const PACKAGES: [&str; 23] = [
     "procps",
     "prometheus",
     "python3",
+    "python3-seccomp",
     "sslscan",
     "strace",
     "swaks",
+    "systemd",
     "testssl.sh",
     "unbound",
+    "util-linux",
 ];
 
 /// Installs the packages that are missing, as root or through sudo; an error that says what to do otherwise.

@@ -16,23 +16,28 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) fn profile(options: &ProfileOptions) -> Result<()> {
     let seconds = Duration::from_secs(u64::from(options.seconds));
     let client = Client::find(&options.server)?.with_patience(seconds + PATIENCE);
-    let path = path(options.shard, options.seconds, options.folded);
     if options.to == Path::new("-") {
         let mut out = io::stdout().lock();
-        return client.download(&path, &mut |piece| out.write_all(piece).context("standard output"));
+        return taken(options, &client, &mut |piece| out.write_all(piece).context("standard output"));
     }
     // Before the wait, so that a name that is taken or a directory that is not there is not found out after it.
     let mut file = New::begin(options.to.clone())?;
-    let mut count = 0_usize;
-    client.download(&path, &mut |piece| {
-        count += piece.len();
-        file.write(piece)
-    })?;
-    if count == 0 {
-        bail!("shard {} used no CPU time in {} s: there is nothing to draw", options.shard, options.seconds);
-    }
+    taken(options, &client, &mut |piece| file.write(piece))?;
     file.finish()?;
     print(&written(options.shard, options.seconds, &options.to))
+}
+
+/// Has the profile taken and handed on; one of nothing is an error.
+fn taken(options: &ProfileOptions, client: &Client, take: &mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()> {
+    let mut count = 0;
+    client.download(&path(options.shard, options.seconds, options.folded), &mut |piece| {
+        count += piece.len();
+        take(piece)
+    })?;
+    if count == 0 {
+        bail!("shard {} did too little in {} s to be seen at it", options.shard, options.seconds);
+    }
+    Ok(())
 }
 
 fn path(shard: u16, seconds: u32, folded: bool) -> String {

@@ -9,10 +9,11 @@ use crate::signals::Signal;
 use crate::upgrade::{self, Bequest, Served};
 use anyhow::{Context, Result, bail};
 use crossbeam::channel::{Receiver, Sender, never, select, tick, unbounded};
-use ringpost_admin::{Refusal, api};
+use ringpost_admin::{Note, Refusal, api};
 use ringpost_metrics::Gauge;
 use ringpost_runtime::now;
 use ringpost_store::orphan_groups;
+use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -50,6 +51,7 @@ pub(crate) fn watch(server: &mut Server) -> Result<()> {
                 Ok(Signal::Reload) => drop(server.rules()?.keeper.send(Request::reload_by_signal())),
                 Ok(Signal::Stop(signal)) => {
                     tracing::info!(signal, "stopping");
+                    note_stop(server, signal)?;
                     return Ok(());
                 }
                 Err(_) => bail!("the thread for signals has ended"),
@@ -77,6 +79,16 @@ pub(crate) fn watch(server: &mut Server) -> Result<()> {
             recv(beat) -> _ => look(server)?,
         }
     }
+}
+
+/// A signal is noted as an order would be, of which nobody knows who gave it.
+fn note_stop(server: &mut Server, signal: &str) -> Result<()> {
+    let state = server.voice()?.board.state().phase.name();
+    if let Some(admin) = &server.storage().admin {
+        let (before, after) = (json!({ "state": state }), json!({ "state": "stopping" }));
+        admin.audit().note(Note::of_signal("stop", signal, before, after));
+    }
+    Ok(())
 }
 
 /// Takes up how the server is, and tells the service manager.

@@ -2,7 +2,7 @@
 //! profile, and the seccomp profile for containers, under which the server really runs.
 
 use crate::support::programs::{Finished, program, run};
-use crate::support::secure::secured;
+use crate::support::secure::Dialect;
 use crate::support::server::{BINARY, Home, Server};
 use crate::support::settings::Settings;
 use crate::support::smtp::Client;
@@ -137,7 +137,6 @@ fn under_seccomp(mode: &str) -> Vec<String> {
 
 #[test]
 fn the_server_needs_nothing_that_the_seccomp_profile_denies() {
-    program("apparmor_parser", "apparmor");
     let wrapper = under_seccomp("kill");
     let words: Vec<&str> = wrapper.iter().map(String::as_str).collect();
     let settings = Settings::default().cores(2).under(&words).set("server", "user = \"nobody\"");
@@ -150,7 +149,8 @@ fn the_server_needs_nothing_that_the_seccomp_profile_denies() {
     client.deliver("a@example.org", &["small@example.com"], &message("small", "body\r\n"));
     client.deliver("a@example.org", &["large@example.com"], &message("large", &lines(7, 3_000_000)));
     client.quit();
-    let mut client = secured(Client::hello(server.smtp()));
+    let dialect = Dialect::trusting(&server.home.state_dir().join("tls/self-signed.crt"));
+    let mut client = dialect.starttls(server.smtp(), "mx.example.com");
     client.deliver("a@example.org", &["sealed@example.com"], &message("sealed", "body\r\n"));
     for user in ["small", "large", "sealed"] {
         server.maildir(&format!("example.com/{user}")).only();

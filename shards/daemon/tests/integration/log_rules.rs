@@ -110,7 +110,7 @@ fn the_level_of_one_module_changes_with_a_reload() {
     server.wait_until_delivered();
     let log = server.log();
     let others: Vec<_> =
-        log.iter().filter(|line| line["level"] == "debug" && text(line, "target") != "ringpost_serve::mx");
+        log.iter().filter(|line| line["level"] == "debug" && text(line, "target") != "ringpost_serve::mx").collect();
     assert!(others.iter().all(|line| text(line, "target").starts_with("ringpost_serve")), "{others:#?}");
 
     server.reconfigure(|settings| settings.set("log", "modules = {}"));

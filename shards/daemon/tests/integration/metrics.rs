@@ -121,7 +121,9 @@ fn is_well_formed(line: &str) -> bool {
         return kind.split_once(' ').is_some_and(|(name, kind)| is_name(name) && kinds.contains(&kind));
     }
     let Some((series, value)) = line.rsplit_once(' ') else { return line.is_empty() };
-    let Some((name, labels)) = series.split_once('{') else { return false };
+    let Some((name, labels)) = series.split_once('{') else {
+        return OF_PROCESS.contains(&series) && value.parse::<f64>().is_ok();
+    };
     let labels = labels.strip_suffix('}').unwrap_or("=");
     let is_label = |label: &str| {
         let value = label.split_once('=').map(|(name, value)| (is_name(name), value));

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::process::Command;
 
 /// A ruleset with sets as `docs/config.md` asks for them. What is banned is reset, so that no test waits for silence.
-const RULES: &str = "
+pub(crate) const RULES: &str = "
 table inet filter {
     set banned4 { type ipv4_addr; flags interval, timeout; }
     set banned6 { type ipv6_addr; flags interval, timeout; }
@@ -26,10 +26,10 @@ table inet filter {
 ";
 
 /// Seconds of an element that stands for a ban without an end.
-const FOR_GOOD: u64 = 30 * 86_400;
+pub(crate) const FOR_GOOD: u64 = 30 * 86_400;
 
 /// Runs a test in a thread with a network of its own. What it starts has the same network.
-fn in_own_network(test: impl FnOnce() + Send) {
+pub(crate) fn in_own_network(test: impl FnOnce() + Send) {
     assert!(rustix::process::geteuid().is_root(), "only root can make a network: run this test as root");
     let inside = || {
         // SAFETY: the call takes flags and no memory, and concerns this thread alone, which ends with the test.
@@ -46,7 +46,7 @@ fn in_own_network(test: impl FnOnce() + Send) {
     });
 }
 
-fn nft(script: &str) {
+pub(crate) fn nft(script: &str) {
     run(Command::new(program("nft", "nftables")).args(["-f", "-"]), script).ok();
 }
 
@@ -74,7 +74,7 @@ fn elements(set: &str) -> BTreeMap<String, (u64, u64)> {
 
 /// Waits until a set has exactly these networks, each with the seconds it was given.
 #[track_caller]
-fn wait_for(set: &str, wanted: &[(&str, u64)]) {
+pub(crate) fn wait_for(set: &str, wanted: &[(&str, u64)]) {
     let wanted: BTreeMap<String, u64> = wanted.iter().map(|(name, given)| ((*name).to_owned(), *given)).collect();
     let given = || elements(set).into_iter().map(|(name, (given, _))| (name, given)).collect::<BTreeMap<_, _>>();
     wait_until(&format!("{wanted:?} in {set}, which has {:?}", given()), || given() == wanted);

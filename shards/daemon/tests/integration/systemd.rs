@@ -244,7 +244,8 @@ fn a_dynamic_user_keeps_its_state_over_a_restart() {
     // No user of this name is known, so systemd makes one.
     let passwd = machine.path("/etc/passwd");
     let text = fs::read_to_string(&passwd).expect("text");
-    let kept: String = text.lines().filter(|line| !line.starts_with("ringpost:")).map(|line| format!("{line}\n")).collect();
+    let kept: String =
+        text.lines().filter(|line| !line.starts_with("ringpost:")).map(|line| format!("{line}\n")).collect();
     fs::write(&passwd, kept).expect("written");
     machine.control(&["start", "ringpost"]).ok();
     check_mail(&machine, "first");

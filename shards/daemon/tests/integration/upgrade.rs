@@ -77,7 +77,11 @@ fn fails(server: &Server, arguments: &[&str], words: &[&str]) -> Finished {
 
 /// Messages that stay where they are: their next hop is not there.
 fn to_nobody() -> Settings {
-    hasty().cores(2).target("away", "smtp", &["hosts = [\"127.0.0.1:1\"]", "tls = \"off\""]).domain_to("away.example", "away", &[])
+    hasty().cores(2).target("away", "smtp", &["hosts = [\"127.0.0.1:1\"]", "tls = \"off\""]).domain_to(
+        "away.example",
+        "\"away\"",
+        &[],
+    )
 }
 
 /// Waits for the end of the process that was started by the test itself.
@@ -192,7 +196,9 @@ fn a_new_process_that_fails_changes_nothing() {
     let refused = at(&["upgrade"]);
     assert!(!refused.status.success(), "{}", refused.all());
     fs::write(&config, &good).expect("written");
-    for (binary, words) in [("/bin/false", "ended"), ("/nonexistent", "can't be started"), ("/etc/passwd", "can't be started")] {
+    for (binary, words) in
+        [("/bin/false", "ended"), ("/nonexistent", "can't be started"), ("/etc/passwd", "can't be started")]
+    {
         fails(&server, &["upgrade", "--binary", binary], &[words]);
     }
     assert_eq!(holder(&server), process);
@@ -235,7 +241,7 @@ fn a_former_process_that_is_killed_while_it_finishes_loses_nothing() {
 /// One after the other, each started by the one before; and a listener that comes and one that goes.
 #[test]
 fn listeners_may_come_and_go_with_an_upgrade() {
-    let mut server = Server::start(Settings::default().cores(2).listener("second", "off"));
+    let mut server = Server::start(Settings::default().cores(2).listener("mx", "off").listener("second", "off"));
     let config = server.home.path().join("ringpost.toml");
     let (first, second) = (server.home.smtp[0], server.home.smtp[1]);
     Client::hello(second).quit();

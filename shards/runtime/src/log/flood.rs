@@ -23,7 +23,7 @@ const KIND_BYTES_MAX: usize = 200;
 /// The places in the code that this thread has logged from.
 pub(super) struct Sites {
     known: HashMap<usize, Site, BuildHasherDefault<Pointer>>,
-    /// The second in which lines were left out of which nobody was told yet.
+    /// The first second in which lines were left out of which nobody was told yet.
     left_out_in: Option<u64>,
     /// Lines left out and not yet taken for the metric.
     sampled: u64,
@@ -92,7 +92,7 @@ impl Sites {
         }
         site.left_out += 1;
         self.sampled += 1;
-        self.left_out_in = Some(second);
+        self.left_out_in.get_or_insert(second);
         None
     }
 

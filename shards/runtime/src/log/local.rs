@@ -2,8 +2,8 @@
 //!
 //! Invariants: only whole lines leave the buffer; a thread that ends, also by a panic, hands over what it has left; the
 //! buffer is handed over when it exceeds [`BUFFER_MAX`], and after each line if the thread is no shard, since nobody
-//! flushes for it. What was left out of a flood is told by the first flush in a later second, by the next line if the thread
-//! is no shard, or at its end. Nothing here blocks. An event logged while another is being formatted on the same thread (by a
+//! flushes for it. Only a shard leaves lines out of a flood; they are told of by the first flush in a later second, or at
+//! the end of the thread. Nothing here blocks. An event logged while another is being formatted on the same thread (by a
 //! `Debug` that logs) is refused and counted as dropped.
 
 use super::clean::{Cleaner, Scratch};
@@ -125,9 +125,6 @@ impl Local {
             (self.generation, self.settings) = (generation, Some(settings));
         }
         self.clock.now();
-        if self.sites.is_due(|| self.clock.second()) {
-            self.tell();
-        }
         self.write(event);
         if self.shard.is_none() || self.whole > BUFFER_MAX {
             self.hand_over();
@@ -137,7 +134,9 @@ impl Local {
     fn write(&mut self, event: &Event<'_>) {
         let Self { buffer, settings, sites, scratch, clock, speaker, .. } = self;
         let Some(settings) = settings else { return };
-        let Some(site) = sites.admit(event, settings.flood, clock.second()) else { return };
+        // What clients bring about is told of by shards; the lines of other threads are few, and each is worth reading.
+        let limit = settings.flood.filter(|_| self.shard.is_some());
+        let Some(site) = sites.admit(event, limit, clock.second()) else { return };
         let cleaner = Cleaner { kinds: &site.kinds, rules: settings.redact, scratch };
         buffer.truncate(self.whole);
         match settings.format {

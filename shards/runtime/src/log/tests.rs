@@ -421,7 +421,7 @@ fn a_flood_is_cut_off_and_told_and_what_matters_is_all_there() {
         let of = |word: &str| all.iter().filter(|line| line.contains(word)).count();
         let notices: Vec<&String> = all.iter().filter(|line| line.contains("lines left out")).collect();
         assert_eq!((of("broken"), of("accepted"), of("another kind")), (50, 50, 1), "{format:?}");
-        assert!((1..=2).contains(&notices.len()), "one for each second of it: {notices:?}");
+        assert_eq!(notices.len(), 1, "{notices:?}");
         let written = of("refused") - notices.len();
         assert!([LIMIT, 2 * LIMIT].contains(&written), "{written} lines");
         let count = |line: &&String| {
@@ -443,9 +443,34 @@ fn a_flood_is_cut_off_and_told_and_what_matters_is_all_there() {
 }
 
 #[test]
-fn without_a_limit_nothing_is_left_out() {
-    let all = lines(JSON, Some(2), || flood(1000));
-    assert_eq!(all.len(), 3001);
+fn without_a_limit_and_on_threads_that_are_no_shards_nothing_is_left_out() {
+    for (limit, shard) in [(None, Some(2)), (Some(1), None)] {
+        let all = lines(LogOptions { flood: limit, ..JSON }, shard, || flood(20));
+        assert_eq!(all.len(), 61, "{limit:?}");
+    }
+}
+
+/// However fast they come: what one second left out is told in a later one, and not at the end alone.
+#[test]
+fn a_flood_that_goes_on_is_told_of_while_it_does() {
+    let page = Page::default();
+    let (dispatch, guard) = log_to(&page, LogOptions { flood: Some(1), ..JSON }, 64);
+    let told = || page.read().matches("lines left out").count();
+    std::thread::scope(|scope| {
+        let shard = scope.spawn(|| {
+            set_shard(ShardId(0));
+            let start = Instant::now();
+            tracing::dispatcher::with_default(&dispatch, || {
+                while told() < 2 && start.elapsed() < Duration::from_secs(60) {
+                    (0..10).for_each(|_| tracing::info!("refused"));
+                    flush();
+                }
+            });
+            told()
+        });
+        assert!(shard.join().expect("no panic") >= 2, "nothing is told while it goes on");
+    });
+    guard.finish();
 }
 
 #[test]
@@ -462,7 +487,7 @@ fn what_was_left_out_is_handed_to_the_metric_once() {
     let (first, second) = *taken.lock().expect("not poisoned");
     assert!((8..=9).contains(&first), "{first}");
     assert_eq!(second, 0);
-    lines(options, None, || flood(10));
+    lines(options, Some(2), || flood(10));
     assert!((8..=9).contains(&take_sampled()), "a thread that ended leaves its count");
 }
 

@@ -14,7 +14,7 @@ const ROW: usize = 17;
 /// Room above the boxes, for two lines of text.
 const HEAD: usize = 48;
 /// Room around them.
-const MARGIN: f64 = 8.0;
+pub(super) const MARGIN: f64 = 8.0;
 /// Boxes that are narrower are left out: nobody could point at them.
 const NARROW: f64 = 0.2;
 /// Width of a character of the font, about.

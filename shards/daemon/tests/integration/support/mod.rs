@@ -19,6 +19,7 @@ pub(crate) mod queue;
 pub(crate) mod report;
 pub(crate) mod secure;
 pub(crate) mod server;
+pub(crate) mod service;
 pub(crate) mod settings;
 pub(crate) mod smtp;
 pub(crate) mod text;

@@ -23,17 +23,8 @@ pub(super) const NOTIFY_RELOAD: u32 = 253;
 pub(super) const USER: u32 = 64990;
 
 /// What the units ask for, which here has nothing to do.
-const TARGETS: [&str; 9] = [
-    "basic",
-    "multi-user",
-    "network-online",
-    "paths",
-    "shutdown",
-    "slices",
-    "sockets",
-    "sysinit",
-    "time-sync",
-];
+const TARGETS: [&str; 9] =
+    ["basic", "multi-user", "network-online", "paths", "shutdown", "slices", "sockets", "sysinit", "time-sync"];
 
 /// The version of the installed systemd.
 pub(crate) fn version() -> u32 {
@@ -69,7 +60,8 @@ impl Machine {
         if !rustix::process::geteuid().is_root() {
             return Err("only root can make its namespaces".to_owned());
         }
-        let probe = run(Command::new(program("unshare", "util-linux")).args(["--pid", "--mount", "--fork", "true"]), "");
+        let probe =
+            run(Command::new(program("unshare", "util-linux")).args(["--pid", "--mount", "--fork", "true"]), "");
         if !probe.status.success() {
             return Err(format!("no namespaces: {}", probe.err));
         }
