@@ -62,6 +62,7 @@ catalogue! {
         ShardCpu = "ringpost_shard_cpu_seconds_total" ["shard"], "CPU time that a shard's thread has used.";
         CanaryState = "ringpost_canary_state" ["state"], "1 for the state of the canary, running or the last, 0 for the others.";
         UpgradesTotal = "ringpost_upgrades_total" ["outcome"], "Upgrades that were ordered of this process, by outcome.";
+        AuditLost = "ringpost_audit_entries_lost_total", "Entries of the audit log that could not be written: its disk was full, failed, or did not keep up.";
         SpansExported = "ringpost_spans_exported_total", "Spans of traces that the collector has taken.";
         SpansDropped = "ringpost_spans_dropped_total", "Spans of traces that were dropped: the collector did not take them, or more waited than may.";
     }

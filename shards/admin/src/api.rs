@@ -19,7 +19,8 @@ mod status;
 
 pub use audit::{AUDIT_DEFAULT, AUDIT_MAX, AuditEntry, AuditWho};
 pub use change::{
-    CanaryNumbers, CanaryOrder, CanaryView, ConfigView, DrainOrder, Draining, ReloadOrder, Reloaded, UpgradeOrder, Upgraded,
+    CanaryNumbers, CanaryOrder, CanaryView, ConfigView, DrainOrder, Draining, ReloadOrder, Reloaded, UpgradeOrder,
+    Upgraded,
 };
 
 pub use filter::{

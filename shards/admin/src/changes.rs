@@ -62,16 +62,12 @@ pub(crate) async fn reload(
     let canary = |canary| format!("canary {}", value(canary));
     let subject = order.canary.as_ref().map(canary).unwrap_or_default();
     let what = Change { ticket, subject, told, patience: PATIENCE };
-    let result = change(&shared, what, move |control| {
-        Box::pin(async move { Ok((former, control.reload(order).await?)) })
-    });
+    let result =
+        change(&shared, what, move |control| Box::pin(async move { Ok((former, control.reload(order).await?)) }));
     answer(result.await.map(|(_, reloaded)| reloaded))
 }
 
-pub(crate) async fn stop_canary(
-    State(shared): State<Arc<Shared>>,
-    Extension(ticket): Extension<Ticket>,
-) -> Response {
+pub(crate) async fn stop_canary(State(shared): State<Arc<Shared>>, Extension(ticket): Extension<Ticket>) -> Response {
     let told = |canary: &_| (json!({ "state": "running" }), value(canary));
     let what = Change { ticket, subject: String::new(), told, patience: PATIENCE };
     answer(change(&shared, what, |control| control.stop_canary()).await)
@@ -90,9 +86,8 @@ pub(crate) async fn drain(
     let told = |(former, draining): &(&str, Draining)| (json!({ "state": former }), value(draining));
     let subject = order.queue.map(|queue| format!("with the queue, for {queue} at most")).unwrap_or_default();
     let what = Change { ticket, subject, told, patience: PATIENCE };
-    let result = change(&shared, what, move |control| {
-        Box::pin(async move { Ok((former, control.drain(order).await?)) })
-    });
+    let result =
+        change(&shared, what, move |control| Box::pin(async move { Ok((former, control.drain(order).await?)) }));
     answer(result.await.map(|(_, draining)| draining))
 }
 
@@ -111,9 +106,8 @@ pub(crate) async fn upgrade(
     };
     let subject = order.binary.clone().unwrap_or_default();
     let what = Change { ticket, subject, told, patience: UPGRADE_PATIENCE };
-    let result = change(&shared, what, move |control| {
-        Box::pin(async move { Ok((version, control.upgrade(order).await?)) })
-    });
+    let result =
+        change(&shared, what, move |control| Box::pin(async move { Ok((version, control.upgrade(order).await?)) }));
     answer(result.await.map(|(_, upgraded)| upgraded))
 }
 

@@ -6,8 +6,8 @@
 
 use crate::api::{
     BanAdd, BanView, CanaryView, ConfigView, DrainOrder, Draining, Explanation, LimitView, LogLevelsView, MessageView,
-    QueueOrder, QueueOrdered, QueuePage, QueueQuery, QueueStatus, QueueVerification, ReloadOrder, Reloaded, SessionQuery,
-    Sessions, UpgradeOrder, Upgraded,
+    QueueOrder, QueueOrdered, QueuePage, QueueQuery, QueueStatus, QueueVerification, ReloadOrder, Reloaded,
+    SessionQuery, Sessions, UpgradeOrder, Upgraded,
 };
 use ringpost_base::{Network, SpoolId};
 use std::path::PathBuf;

@@ -62,9 +62,8 @@ pub(crate) struct Lately {
 
 impl Moment {
     fn read(blocks: &[Arc<Block>], vitals: &[Vital]) -> Self {
-        let read = |(shard, block): (usize, &Arc<Block>)| {
-            Reading::of(block, vitals.get(shard).and_then(|vital| vital.cpu))
-        };
+        let read =
+            |(shard, block): (usize, &Arc<Block>)| Reading::of(block, vitals.get(shard).and_then(|vital| vital.cpu));
         Self { at: Instant::now(), shards: blocks.iter().enumerate().map(read).collect() }
     }
 }

@@ -1,40 +1,23 @@
 //! Health and metrics over HTTP, and the admin socket.
 //!
 //! Both are served on the services thread, at two places: `[admin] listen`, a TCP address for monitoring, and `[admin]
-//! socket`, a unix socket for the server's own user and root.
-//!
-//! | route | where | answer |
-//! | --- | --- | --- |
-//! | `GET /livez` | both | 200 `ok` while the thread runs |
-//! | `GET /readyz` | both | the phase, why, and each shard's phase, as JSON; 200 when ready or degraded, otherwise 503 |
-//! | `GET /metrics` | both | every metric of the catalogue, Prometheus text format 0.0.4 |
-//! | `GET /api/v1/status` | socket | [`api::Status`] |
-//! | `GET /api/v1/bans` | socket | a list of [`api::BanView`] |
-//! | `POST /api/v1/bans` | socket | takes [`api::BanAdd`], answers [`api::BanView`] |
-//! | `DELETE /api/v1/bans/{network}` | socket | the [`api::BanView`] that was |
-//! | `GET /api/v1/explain/{id}` | socket | [`api::Explanation`] |
-//! | `POST /api/v1/reload` | socket | [`api::Reloaded`] |
-//! | `GET /api/v1/queue` | socket | [`api::QueueStatus`] |
-//! | `GET /api/v1/queue/messages` | socket | takes [`api::QueueQuery`], answers [`api::QueuePage`] |
-//! | `GET /api/v1/queue/messages/{id}` | socket | [`api::MessageView`], with the header section for `?headers=true` |
-//! | `GET /api/v1/queue/messages/{id}/message` | socket | the message's bytes |
-//! | `POST /api/v1/queue/orders` | socket | takes [`api::QueueOrder`], answers [`api::QueueOrdered`] |
-//! | `POST /api/v1/queue/verification` | socket | begins; [`api::QueueVerification`] |
-//! | `GET /api/v1/queue/verification` | socket | [`api::QueueVerification`] |
+//! socket`, a unix socket for the server's own user and root, and for those that the config names. The TCP address has
+//! `/livez`, `/readyz` and `/metrics`, the socket the API too; `docs/api.md` has all of it, made from the rows of
+//! `routes.rs` and from the types of [`api`] by [`markdown`].
 //!
 //! Invariants: no shard waits for anything here; shards are read through their single-writer blocks and the control board,
 //! and whatever changes the server goes through [`Control`]. Connections, their headers, bodies and time are bounded, and
 //! so are the orders under way. A scrape sees each count exactly once. An order that was begun is carried through, also
-//! when whoever gave it has gone.
+//! when whoever gave it has gone; and it leaves an entry in the audit log, done or refused.
 //!
 //! What it refuses: to change anything over TCP, to authenticate or encrypt there (it listens on loopback unless told
-//! otherwise; put a proxy in front to go further), and to answer any other user on the socket.
+//! otherwise; put a proxy in front to go further), and to answer any user on the socket who is not named.
 //!
 //! ```
 //! use ringpost_admin::control::{BoxFuture, Control, MessageContent, QueueControl};
-//! use ringpost_admin::{Admin, Options, Refusal, Sources, api};
+//! use ringpost_admin::{Admin, BanChange, Options, ProfileContent, ProfileFormat, Refusal, Sources, api};
 //! use ringpost_base::SpoolId;
-//! use std::{sync::Arc, time::Instant};
+//! use std::{sync::Arc, time::{Duration, Instant}};
 //! # struct Nobody;
 //! # impl Nobody {
 //! #     fn no<T: Send + 'static>(&self) -> BoxFuture<'_, Result<T, Refusal>> {
@@ -43,10 +26,24 @@
 //! # }
 //! # impl Control for Nobody {
 //! #     fn bans(&self) -> BoxFuture<'_, Result<Vec<api::BanView>, Refusal>> { self.no() }
-//! #     fn ban(&self, _: api::BanAdd) -> BoxFuture<'_, Result<api::BanView, Refusal>> { self.no() }
+//! #     fn ban(&self, _: api::BanAdd) -> BoxFuture<'_, Result<BanChange, Refusal>> { self.no() }
 //! #     fn unban(&self, _: ringpost_base::Network) -> BoxFuture<'_, Result<api::BanView, Refusal>> { self.no() }
 //! #     fn explain(&self, _: String) -> BoxFuture<'_, Result<api::Explanation, Refusal>> { self.no() }
-//! #     fn reload(&self) -> BoxFuture<'_, Result<api::Reloaded, Refusal>> { self.no() }
+//! #     fn reload(&self, _: api::ReloadOrder) -> BoxFuture<'_, Result<api::Reloaded, Refusal>> { self.no() }
+//! #     fn canary(&self) -> BoxFuture<'_, Result<Option<api::CanaryView>, Refusal>> { self.no() }
+//! #     fn stop_canary(&self) -> BoxFuture<'_, Result<api::CanaryView, Refusal>> { self.no() }
+//! #     fn sessions(&self, _: api::SessionQuery) -> BoxFuture<'_, Result<api::Sessions, Refusal>> { self.no() }
+//! #     fn limits(&self) -> BoxFuture<'_, Result<Vec<api::LimitView>, Refusal>> { self.no() }
+//! #     fn config(&self) -> BoxFuture<'_, Result<api::ConfigView, Refusal>> { self.no() }
+//! #     fn drain(&self, _: api::DrainOrder) -> BoxFuture<'_, Result<api::Draining, Refusal>> { self.no() }
+//! #     fn upgrade(&self, _: api::UpgradeOrder) -> BoxFuture<'_, Result<api::Upgraded, Refusal>> { self.no() }
+//! #     fn log_levels(&self) -> BoxFuture<'_, Result<api::LogLevelsView, Refusal>> { self.no() }
+//! #     fn set_log_levels(&self, _: Option<api::LogLevelsView>) -> BoxFuture<'_, Result<api::LogLevelsView, Refusal>> {
+//! #         self.no()
+//! #     }
+//! #     fn profile(&self, _: u16, _: Duration, _: ProfileFormat) -> BoxFuture<'_, Result<ProfileContent, Refusal>> {
+//! #         self.no()
+//! #     }
 //! # }
 //! # impl QueueControl for Nobody {
 //! #     fn queue_status(&self) -> BoxFuture<'_, Result<api::QueueStatus, Refusal>> { self.no() }
@@ -61,12 +58,16 @@
 //! let sources = Sources {
 //!     board: ringpost_control::Board::new(1),
 //!     blocks: vec![Arc::new(ringpost_metrics::Block::new())],
-//!     reasons: Arc::new(Vec::new),
+//!     probes: Arc::new(Vec::new),
+//!     process: Arc::new(Vec::new),
+//!     vitals: Arc::new(Vec::new),
+//!     situation: Arc::new(Default::default),
+//!     identity: Default::default(),
 //!     version: "0.1.0",
 //!     started: Instant::now(),
 //!     control: Arc::new(Nobody),
 //! };
-//! let options = Options { listen: "127.0.0.1:0".parse().ok(), socket: None };
+//! let options = Options { listen: "127.0.0.1:0".parse().ok(), ..Options::default() };
 //! let admin = Admin::start(&services.handle(), options, sources).unwrap();
 //! println!("http://{}/readyz", admin.address().unwrap());
 //! admin.stop();
@@ -101,7 +102,8 @@ pub use access::Access;
 pub use accounts::Principal;
 pub use audit::{Audit, Note};
 pub use control::{
-    BanChange, Control, MessageContent, PROFILE_MAX, ProfileContent, ProfileFormat, QueueControl, Refusal, RefusalStatus,
+    BanChange, Control, MessageContent, PROFILE_MAX, ProfileContent, ProfileFormat, QueueControl, Refusal,
+    RefusalStatus,
 };
 pub use error::Error;
 pub use reference::markdown;

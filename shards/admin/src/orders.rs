@@ -186,7 +186,8 @@ impl Noting {
 impl Drop for Noting {
     fn drop(&mut self) {
         if self.unnoted {
-            self.ticket.note(std::mem::take(&mut self.subject), Err("it was not carried through; what it did is not known"));
+            self.ticket
+                .note(std::mem::take(&mut self.subject), Err("it was not carried through; what it did is not known"));
         }
     }
 }

@@ -3,9 +3,9 @@
 //! Invariants are those of [`orders`](crate::orders). What changes messages is noted with the ids or the filter, and with how
 //! many messages it was done to; and whoever is handed out somebody's mail is noted too.
 
+use crate::access::Peer;
 use crate::api::{PAGE_DEFAULT, QueueOrder, QueueOrdered, QueueQuery, QueueVerification};
 use crate::control::{MessageContent, Refusal};
-use crate::access::Peer;
 use crate::orders::{Change, PATIENCE, Ticket, answer, carry_out, change, order as read_order, refuse, value};
 use crate::route::Takes;
 use crate::routes::Shared;

@@ -22,7 +22,8 @@ const CONSTANTS: [(&str, usize); 6] = [
     ("SESSIONS_MAX", SESSIONS_MAX),
 ];
 
-const _: () = assert!(PAGE_MAX == 1_000 && SESSIONS_MAX == 10_000 && AUDIT_MAX == 1_000, "as the rows of the routes say");
+const _: () =
+    assert!(PAGE_MAX == 1_000 && SESSIONS_MAX == 10_000 && AUDIT_MAX == 1_000, "as the rows of the routes say");
 
 /// The text of `docs/api.md`.
 pub fn markdown() -> String {

@@ -49,7 +49,12 @@ pub(crate) struct Route {
 }
 
 impl Route {
-    fn new(method: &'static str, path: &'static str, purpose: &'static str, handler: MethodRouter<Arc<Shared>>) -> Self {
+    fn new(
+        method: &'static str,
+        path: &'static str,
+        purpose: &'static str,
+        handler: MethodRouter<Arc<Shared>>,
+    ) -> Self {
         let (who, gives) = (Role::Reader, Gives::Unsaid);
         Self { method, path, purpose, changes: None, who, query: &[], takes: None, gives, handler }
     }

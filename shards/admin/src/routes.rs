@@ -5,8 +5,12 @@
 //! socket names who may, and nobody else gets to its handler; one that changes something leaves an entry in the audit log,
 //! whatever comes of it.
 
-use crate::api::{self, AuditEntry, BanAdd, BanView, CanaryView, ConfigView, DrainOrder, Draining, Explanation, LimitView};
-use crate::api::{LogLevelsView, MessageView, Moment, QueueOrder, QueueOrdered, QueuePage, QueueStatus, QueueVerification};
+use crate::api::{
+    self, AuditEntry, BanAdd, BanView, CanaryView, ConfigView, DrainOrder, Draining, Explanation, LimitView,
+};
+use crate::api::{
+    LogLevelsView, MessageView, Moment, QueueOrder, QueueOrdered, QueuePage, QueueStatus, QueueVerification,
+};
 use crate::api::{Readiness, ReloadOrder, Reloaded, Sessions, ShardView, Status, UpgradeOrder, Upgraded};
 use crate::audit::Audit;
 use crate::changes;
@@ -23,6 +27,7 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use ringpost_metrics::{ProcessGauge, ProcessReading};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 
@@ -90,26 +95,46 @@ pub(crate) fn acting() -> Vec<Route> {
 
 pub(crate) fn about_the_server() -> Vec<Route> {
     vec![
-        Route::get("/api/v1/status", "how the server is: what is wrong with it, and its shards in numbers", views::status)
-            .gives::<Status>(),
+        Route::get(
+            "/api/v1/status",
+            "how the server is: what is wrong with it, and its shards in numbers",
+            views::status,
+        )
+        .gives::<Status>(),
         Route::get("/api/v1/shards", "each shard: what it has, what it did of late, how quickly", views::shards)
             .gives::<Vec<ShardView>>(),
         Route::get("/api/v1/config", "the config in force, without secrets", views::config).gives::<ConfigView>(),
-        Route::post("reload", "/api/v1/reload", "reads the config file again; on one core only for a canary", changes::reload)
-            .takes::<ReloadOrder>(Takes::IfAny)
-            .gives::<Reloaded>(),
+        Route::post(
+            "reload",
+            "/api/v1/reload",
+            "reads the config file again; on one core only for a canary",
+            changes::reload,
+        )
+        .takes::<ReloadOrder>(Takes::IfAny)
+        .gives::<Reloaded>(),
         Route::get("/api/v1/canary", "the canary that runs, or the last", views::canary).gives::<Option<CanaryView>>(),
-        Route::delete("stop canary", "/api/v1/canary", "takes the canary back", changes::stop_canary).gives::<CanaryView>(),
+        Route::delete("stop canary", "/api/v1/canary", "takes the canary back", changes::stop_canary)
+            .gives::<CanaryView>(),
         Route::post("drain", "/api/v1/drain", "no new connections; sessions end, then the server", changes::drain)
             .takes::<DrainOrder>(Takes::IfAny)
             .gives::<Draining>(),
-        Route::post("upgrade", "/api/v1/upgrade", "has another process take over, and waits until it serves", changes::upgrade)
-            .takes::<UpgradeOrder>(Takes::IfAny)
-            .gives::<Upgraded>(),
+        Route::post(
+            "upgrade",
+            "/api/v1/upgrade",
+            "has another process take over, and waits until it serves",
+            changes::upgrade,
+        )
+        .takes::<UpgradeOrder>(Takes::IfAny)
+        .gives::<Upgraded>(),
         Route::get("/api/v1/log/levels", "how much is logged", views::log_levels).gives::<LogLevelsView>(),
-        Route::put("set log levels", "/api/v1/log/levels", "changes how much is logged, until a reload", changes::set_log_levels)
-            .takes::<LogLevelsView>(Takes::Always)
-            .gives::<LogLevelsView>(),
+        Route::put(
+            "set log levels",
+            "/api/v1/log/levels",
+            "changes how much is logged, until a reload",
+            changes::set_log_levels,
+        )
+        .takes::<LogLevelsView>(Takes::Always)
+        .gives::<LogLevelsView>(),
         Route::delete("reset log levels", "/api/v1/log/levels", "logs as the config says", changes::reset_log_levels)
             .gives::<LogLevelsView>(),
         Route::get("/api/v1/audit", "what was changed, by whom; the newest first", views::audit)
@@ -140,9 +165,14 @@ pub(crate) fn about_clients() -> Vec<Route> {
         Route::post("ban", "/api/v1/bans", "bans a network", changes::ban)
             .takes::<BanAdd>(Takes::Always)
             .gives::<BanView>(),
-        Route::delete("unban", "/api/v1/bans/{network}", "lifts a ban; answers what it was", changes::unban).gives::<BanView>(),
-        Route::get("/api/v1/explain/{id}", "what was decided in a session, and why; by its id or a message's", views::explain)
-            .gives::<Explanation>(),
+        Route::delete("unban", "/api/v1/bans/{network}", "lifts a ban; answers what it was", changes::unban)
+            .gives::<BanView>(),
+        Route::get(
+            "/api/v1/explain/{id}",
+            "what was decided in a session, and why; by its id or a message's",
+            views::explain,
+        )
+        .gives::<Explanation>(),
     ]
 }
 
@@ -165,9 +195,13 @@ pub(crate) fn about_the_queue() -> Vec<Route> {
         Route::get("/api/v1/queue/messages/{id}", "all about one message", queue::message)
             .query(&[("headers", "`true`: with its header section")])
             .gives::<MessageView>(),
-        Route::get("/api/v1/queue/messages/{id}/message", "its bytes as they are stored; noted in the audit log", queue::content)
-            .text("message/rfc822")
-            .for_operators(),
+        Route::get(
+            "/api/v1/queue/messages/{id}/message",
+            "its bytes as they are stored; noted in the audit log",
+            queue::content,
+        )
+        .text("message/rfc822")
+        .for_operators(),
         Route::post("order", "/api/v1/queue/orders", "retry, hold, release or drop", queue::order)
             .takes::<QueueOrder>(Takes::Always)
             .gives::<QueueOrdered>(),
@@ -216,7 +250,9 @@ async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     // A scrape that panicked leaves nothing half done that the next one does not do again.
-    let of_process = (shared.sources.process)();
+    let mut of_process = (shared.sources.process)();
+    let lost = shared.audit.lost() as f64;
+    of_process.push(ProcessReading { row: ProcessGauge::AuditLost, label: None, value: lost });
     let text = shared.exporter.lock().unwrap_or_else(PoisonError::into_inner).render(&of_process);
     ([(header::CONTENT_TYPE, METRICS_TYPE)], text).into_response()
 }

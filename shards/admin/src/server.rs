@@ -6,13 +6,13 @@
 //! to restart by itself.
 
 use crate::Error;
-use crate::api::{CanaryView, ProbeView};
-use crate::control::Control;
-use crate::routes::{self, Shared};
 use crate::access::Access;
+use crate::api::{CanaryView, ProbeView};
 use crate::audit::Audit;
+use crate::control::Control;
 use crate::history;
-use crate::socket::SocketFile;
+use crate::routes::{self, Shared};
+use crate::socket::{SocketFile, is_at};
 use axum::Router;
 use axum::extract::Extension;
 use hyper::server::conn::http1;
@@ -252,24 +252,26 @@ impl Watch {
     }
 }
 
-/// The inherited socket, or one that is bound to the address.
-fn tcp_listener(
-    address: SocketAddr,
-    inherited: Option<StdTcpListener>,
-) -> Result<(StdTcpListener, SocketAddr), Error> {
+/// The inherited socket if it is that of the address, else one that is bound to it.
+fn tcp_listener(address: SocketAddr, inherited: Option<StdTcpListener>) -> Result<(StdTcpListener, SocketAddr), Error> {
     let listen_error = |source| Error::Listen { address, source };
+    // The config may have another address than that of the process which is taken over from.
+    let inherited = inherited.filter(|listener| {
+        listener.local_addr().is_ok_and(|bound| bound == address || (address.port() == 0 && bound.ip() == address.ip()))
+    });
     let listener = inherited.map_or_else(|| StdTcpListener::bind(address), Ok).map_err(listen_error)?;
     listener.set_nonblocking(true).map_err(listen_error)?;
     let bound = listener.local_addr().map_err(listen_error)?;
     Ok((listener, bound))
 }
 
-/// The inherited socket with its file, or one that is made at the path.
+/// The inherited socket if its file is the one at the path, else one that is made there.
 fn unix_listener(
     path: &Path,
     inherited: Option<StdUnixListener>,
     access: &Access,
 ) -> Result<(SocketFile, StdUnixListener), Error> {
+    let inherited = inherited.filter(|listener| is_at(listener, path));
     let Some(listener) = inherited else { return SocketFile::listen(path, access.is_open()) };
     let socket_error = |source| Error::Socket { path: path.to_owned(), source };
     listener.set_nonblocking(true).map_err(socket_error)?;

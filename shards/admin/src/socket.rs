@@ -98,6 +98,14 @@ impl Drop for SocketFile {
     }
 }
 
+/// Whether a listening socket is the one at this path.
+pub(crate) fn is_at(listener: &UnixListener, path: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).map(|there| (there.dev(), there.ino())).ok();
+    let address = listener.local_addr().ok();
+    let own = address.as_ref().and_then(|address| address.as_pathname()).and_then(identity);
+    own.is_some() && own == identity(path)
+}
+
 /// Removes the socket that a server left behind which did not end in order.
 fn clear(path: &Path, address: &SocketAddrUnix) -> Result<(), Error> {
     let failed = |source: io::Error| Error::Socket { path: path.to_owned(), source };

@@ -1,17 +1,27 @@
 //! What the tests stand on: a server with a control that only writes down what it is asked.
 
+mod access;
+mod changes;
 mod http;
 mod queue;
 mod socket;
+mod views;
 
-use crate::api::{BanAdd, BanView, Explanation, Moment, Reloaded, StepView};
+use crate::api::{
+    BanAdd, BanView, CanaryView, ConfigView, DrainOrder, Draining, Explanation, LimitView, LogLevelsView, Moment,
+    ProbeView, ReloadOrder, Reloaded, SessionQuery, Sessions, StepView, UpgradeOrder, Upgraded,
+};
 use crate::control::BoxFuture;
-use crate::{Admin, Control, Error, Options, Refusal, Sources};
+use crate::{
+    Admin, BanChange, Control, Error, Identity, Options, ProfileContent, ProfileFormat, Refusal, Situation, Sources,
+    Vital,
+};
 use ringpost_base::{Network, Timestamp};
 use ringpost_control::Board;
 use ringpost_metrics::Block;
 use ringpost_runtime::Services;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -32,6 +42,10 @@ struct Fake {
     gate: tokio::sync::Notify,
     /// What was asked about the queue.
     queue: queue::Asked,
+    /// What was asked about sessions.
+    sessions: Mutex<Vec<SessionQuery>>,
+    /// The log levels that were set.
+    levels: Mutex<Option<LogLevelsView>>,
 }
 
 impl Control for Fake {
@@ -39,7 +53,7 @@ impl Control for Fake {
         Box::pin(async { Ok(self.bans.lock().expect("whole").clone()) })
     }
 
-    fn ban(&self, order: BanAdd) -> BoxFuture<'_, Result<BanView, Refusal>> {
+    fn ban(&self, order: BanAdd) -> BoxFuture<'_, Result<BanChange, Refusal>> {
         Box::pin(async move {
             match order.network.to_string().as_str() {
                 PROTECTED => return Err(Refusal::conflict("the proxy is in it")),
@@ -50,8 +64,11 @@ impl Control for Fake {
             let until = order.ttl.map(|ttl| NOW.after(ttl.0).into());
             let (network, reason) = (order.network, order.reason);
             let ban = BanView { network, reason, by: "operator".to_owned(), since: NOW.into(), until };
-            self.bans.lock().expect("whole").push(ban.clone());
-            Ok(ban)
+            let mut bans = self.bans.lock().expect("whole");
+            let place = bans.iter().position(|standing| standing.network == ban.network);
+            let former = place.map(|place| bans.remove(place));
+            bans.push(ban.clone());
+            Ok(BanChange { former, ban })
         })
     }
 
@@ -77,9 +94,84 @@ impl Control for Fake {
         })
     }
 
-    fn reload(&self) -> BoxFuture<'_, Result<Reloaded, Refusal>> {
-        Box::pin(async { Err(Refusal::invalid("f:1:1: one fault\nf:2:1: another")) })
+    fn reload(&self, order: ReloadOrder) -> BoxFuture<'_, Result<Reloaded, Refusal>> {
+        Box::pin(async move {
+            match order.canary {
+                Some(canary) => {
+                    Ok(Reloaded { epoch: 1, warnings: vec![canary.core.to_string()], ..Reloaded::default() })
+                }
+                None => Err(Refusal::invalid("f:1:1: one fault\nf:2:1: another")),
+            }
+        })
     }
+
+    fn canary(&self) -> BoxFuture<'_, Result<Option<CanaryView>, Refusal>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn stop_canary(&self) -> BoxFuture<'_, Result<CanaryView, Refusal>> {
+        Box::pin(async { Err(Refusal::conflict("no canary is running")) })
+    }
+
+    fn sessions(&self, query: SessionQuery) -> BoxFuture<'_, Result<Sessions, Refusal>> {
+        self.sessions.lock().expect("whole").push(query);
+        Box::pin(async { Ok(Sessions { total: 7, more: true, ..Sessions::default() }) })
+    }
+
+    fn limits(&self) -> BoxFuture<'_, Result<Vec<LimitView>, Refusal>> {
+        let key = "limits.connections".to_owned();
+        Box::pin(async { Ok(vec![LimitView { key, met: 3, used: Some(5), of: Some(100), ..LimitView::default() }]) })
+    }
+
+    fn config(&self) -> BoxFuture<'_, Result<ConfigView, Refusal>> {
+        Box::pin(async { Ok(ConfigView { epoch: 3, toml: "[server]\n".to_owned(), file: None }) })
+    }
+
+    fn drain(&self, order: DrainOrder) -> BoxFuture<'_, Result<Draining, Refusal>> {
+        Box::pin(async move {
+            let until = Moment(NOW.after(order.queue.map_or(Duration::ZERO, |queue| queue.0)));
+            Ok(Draining { sessions: 2, queue: 5, until })
+        })
+    }
+
+    fn upgrade(&self, order: UpgradeOrder) -> BoxFuture<'_, Result<Upgraded, Refusal>> {
+        Box::pin(async move { Ok(Upgraded { process: 42, version: order.binary.unwrap_or_default(), took_ms: 7 }) })
+    }
+
+    fn log_levels(&self) -> BoxFuture<'_, Result<LogLevelsView, Refusal>> {
+        Box::pin(async { Ok(self.levels.lock().expect("whole").clone().unwrap_or_else(configured)) })
+    }
+
+    fn set_log_levels(&self, levels: Option<LogLevelsView>) -> BoxFuture<'_, Result<LogLevelsView, Refusal>> {
+        Box::pin(async {
+            *self.levels.lock().expect("whole") = levels;
+            self.log_levels().await
+        })
+    }
+
+    fn profile(
+        &self,
+        shard: u16,
+        duration: Duration,
+        format: ProfileFormat,
+    ) -> BoxFuture<'_, Result<ProfileContent, Refusal>> {
+        Box::pin(async move {
+            match (shard, format) {
+                (1.., _) => Err(Refusal::not_found("there is one shard")),
+                (0, ProfileFormat::Svg) => {
+                    Ok(ProfileContent { content_type: "image/svg+xml", text: "<svg/>".to_owned() })
+                }
+                (0, ProfileFormat::Folded) => {
+                    Ok(ProfileContent { content_type: "text/plain", text: format!("a;b {}\n", duration.as_secs()) })
+                }
+            }
+        })
+    }
+}
+
+/// The levels of a config that nobody has changed.
+fn configured() -> LogLevelsView {
+    LogLevelsView { level: "info".to_owned(), modules: BTreeMap::new(), config: true }
 }
 
 struct Server {
@@ -98,11 +190,24 @@ fn sources(shards: usize, reasons: &'static [&'static str], control: Arc<Fake>) 
     Sources {
         board: Board::new(shards),
         blocks: (0..shards).map(|_| Arc::new(Block::new())).collect(),
-        reasons: Arc::new(|| reasons.iter().map(|reason| (*reason).to_owned()).collect()),
+        probes: Arc::new(|| reasons.iter().map(|reason| failing_probe(reason)).collect()),
+        process: Arc::new(Vec::new),
+        vitals: Arc::new(move || vec![Vital::default(); shards]),
+        situation: Arc::new(Situation::default),
+        identity: Identity {
+            hostname: "mx.example.org".to_owned(),
+            config_file: None,
+            cpus: (4..4 + shards).collect(),
+        },
         version: "0.1.0",
         started: Instant::now(),
         control,
     }
+}
+
+/// A probe that is not well and keeps nobody from sending.
+fn failing_probe(reason: &str) -> ProbeView {
+    ProbeView { name: "disk".to_owned(), reason: Some(reason.to_owned()), serves: true, ..ProbeView::default() }
 }
 
 /// Why a server with these options does not start.
@@ -138,7 +243,7 @@ fn exchange(mut stream: impl Read + Write, request: &[u8]) -> Reply {
     // A server that has not read all of a request resets the connection behind its answer.
     let end = stream.read_to_end(&mut bytes);
     assert!(end.is_ok() || !bytes.is_empty(), "an answer, then the end: {end:?}");
-    let reply = String::from_utf8(bytes).expect("text");
+    let reply = String::from_utf8_lossy(&bytes);
     let (head, body) = reply.split_once("\r\n\r\n").expect("a header");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     Reply { status, head: head.to_lowercase(), body: body.to_owned() }
@@ -146,12 +251,23 @@ fn exchange(mut stream: impl Read + Write, request: &[u8]) -> Reply {
 
 impl Server {
     fn start(shards: usize, reasons: &'static [&'static str]) -> Self {
-        Self::start_at(Options { listen: Some(any_port()), socket: None }, shards, reasons)
+        Self::start_at(Options { listen: Some(any_port()), ..Options::default() }, shards, reasons)
     }
 
     fn start_at(options: Options, shards: usize, reasons: &'static [&'static str]) -> Self {
+        Self::start_with(options, shards, reasons, |_| {})
+    }
+
+    /// The same with other sources.
+    fn start_with(
+        options: Options,
+        shards: usize,
+        reasons: &'static [&'static str],
+        change: impl FnOnce(&mut Sources),
+    ) -> Self {
         let control = Arc::new(Fake::default());
-        let sources = sources(shards, reasons, Arc::clone(&control));
+        let mut sources = sources(shards, reasons, Arc::clone(&control));
+        change(&mut sources);
         let (board, blocks) = (Arc::clone(&sources.board), sources.blocks.clone());
         let services = Services::start().expect("a thread");
         let admin = Admin::start(&services.handle(), options, sources).expect("both places are free");

@@ -2,7 +2,7 @@
 //!
 //! Invariants are those of [`orders`](crate::orders). The status and the shards are answered whatever else is under way.
 
-use crate::api::{ConfigView, AUDIT_DEFAULT, AUDIT_MAX, SESSIONS_DEFAULT, SessionQuery, limit};
+use crate::api::{AUDIT_DEFAULT, AUDIT_MAX, ConfigView, SESSIONS_DEFAULT, SessionQuery, limit};
 use crate::control::{PROFILE_MAX, ProfileFormat, Refusal};
 use crate::orders::{PATIENCE, answer, carry_out, carry_out_within, refuse};
 use crate::routes::Shared;
@@ -75,7 +75,11 @@ pub(crate) async fn explain(State(shared): State<Arc<Shared>>, Path(id): Path<St
 pub(crate) async fn audit(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
     let mut most = AUDIT_DEFAULT;
     for (key, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
-        let read = if key == "limit" { limit(&value, AUDIT_MAX) } else { Err(format!("there is no key {key:?}; there is limit")) };
+        let read = if key == "limit" {
+            limit(&value, AUDIT_MAX)
+        } else {
+            Err(format!("there is no key {key:?}; there is limit"))
+        };
         match read {
             Ok(read) => most = read,
             Err(message) => return refuse(&Refusal::invalid(message)),
@@ -92,9 +96,7 @@ pub(crate) async fn profile(State(shared): State<Arc<Shared>>, RawQuery(query): 
     };
     let patience = duration + PATIENCE;
     match carry_out_within(&shared, patience, move |control| control.profile(shard, duration, format)).await {
-        Ok(profile) => {
-            (StatusCode::OK, [(header::CONTENT_TYPE, profile.content_type)], profile.text).into_response()
-        }
+        Ok(profile) => (StatusCode::OK, [(header::CONTENT_TYPE, profile.content_type)], profile.text).into_response(),
         Err(refusal) => refuse(&refusal),
     }
 }

@@ -80,18 +80,21 @@ fn finish(mut server: Server, result: &Result<()>) {
     if let Err(error) = result {
         tracing::error!(error = format!("{error:#}"), "server failed");
     }
-    tracing::info!(
-        clean = result.is_ok(),
-        uptime_ms = server.since.elapsed().as_millis() as u64,
-        sessions,
-        accepted,
-        rejected,
-        deferred,
-        delivered,
-        "shutdown_complete"
-    );
+    let last = || {
+        tracing::info!(
+            clean = result.is_ok(),
+            uptime_ms = server.since.elapsed().as_millis() as u64,
+            sessions,
+            accepted,
+            rejected,
+            deferred,
+            delivered,
+            "shutdown_complete"
+        );
+    };
+    // Whoever still runs has no say after this.
     if let Some(log) = server.voice.and_then(|voice| voice.log) {
-        log.finish();
+        log.finish_with(last);
     }
 }
 

@@ -7,7 +7,7 @@
 //! signal, with the kernel's own action, so that core dumps, exit status and service managers see what they always see.
 //!
 //! Invariants: everything that the handler needs is made by [`install`]; it allocates nothing, takes no lock, and waits for
-//! nothing longer than [`PATIENCE`] in all. It runs on a stack of its own, so that neither a stack that has overflowed nor the
+//! nothing longer than some ten seconds in all. It runs on a stack of its own, so that neither a stack that has overflowed nor the
 //! small alternate one of a thread is too little for it. A second crash, in the handler, ends the process at once. If
 //! anything fails the rest is done all the same, and the addresses are told with the places where the files are loaded, from
 //! which names can be found later.

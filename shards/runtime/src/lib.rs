@@ -4,6 +4,9 @@
 //! tasks whose panics end nothing but themselves. Another thread wakes a shard through an [`inbox()`], another shard through
 //! the [`mesh()`]. What only exists on tokio runs on the thread of [`Services`].
 //!
+//! Each shard has a [`Pulse`]: by it the [`watchdog`] notices a stall, [`stack_of`] and [`profile()`] see what the shard is at, and
+//! [`crash`] tells its state when the process dies.
+//!
 //! Two rules of this wall, both from measured faults of the runtime (`docs/ARCHITECTURE.md`):
 //! - every shard has a heartbeat of [`HEARTBEAT`], which bounds the stall when the executor parks with work to do;
 //! - no waker of an ordinary task is ever handed to another thread; only tasks that live as long as the executor wait on
@@ -12,8 +15,8 @@
 mod clock;
 mod contain;
 pub mod crash;
-mod inbox;
 pub mod faults;
+mod inbox;
 pub mod local;
 pub mod log;
 mod mesh;
@@ -39,4 +42,3 @@ pub use pulse::Pulse;
 pub use services::Services;
 pub use shard::{HEARTBEAT, Plan, Shard, ShardError, ShardThread, cores, start};
 pub use stack::{Stack, stack_of};
-pub use watchdog::{Stalled, StalledView, Watchdog};

@@ -3,7 +3,7 @@
 //! A stall is told once, with the stack that the shard has then, and its end once. A shard in an endless loop, in a system
 //! call that doesn't come back or at a lock is found in the same way, since the question is a signal.
 //!
-//! Invariants: the watchdog waits for no shard longer than [`PATIENCE`]. A look that comes late itself judges nobody, since
+//! Invariants: the watchdog waits for no shard longer than half a second. A look that comes late itself judges nobody, since
 //! what held it up, a process that was stopped or a machine that was paused, held up the shards as well.
 
 use crate::log;
@@ -156,7 +156,7 @@ impl Watch {
         }
         let gauge = |row| block.map_or(0, |block| block.gauge(row));
         tracing::error!(
-            shard = u64::from(shard.0),
+            stalled = u64::from(shard.0),
             silent_ms = silent.as_millis() as u64,
             sessions = gauge(Gauge::SessionsOpen),
             queue = gauge(Gauge::QueueMessages),
@@ -179,7 +179,7 @@ impl Watch {
         stalled.retain(|stalled| stalled.shard != pulse.shard());
         drop(stalled);
         let silent_ms = since.unwrap_or_default().as_millis() as u64;
-        tracing::warn!(shard = u64::from(pulse.shard().0), silent_ms, "shard no longer stalled");
+        tracing::warn!(stalled = u64::from(pulse.shard().0), silent_ms, "shard no longer stalled");
         log::flush();
     }
 }

@@ -78,6 +78,7 @@ struct Faults {
     next: RefCell<Option<(Operation, Errno, usize)>>,
     /// After so many operations the process is as good as dead: nothing that it does reaches the disk any more.
     death: Cell<Option<usize>>,
+    struck: Cell<bool>,
     /// Bytes of a file that can't be read.
     unreadable: RefCell<Vec<(PathBuf, Range<u64>)>>,
 }
@@ -96,6 +97,7 @@ impl Faults {
     fn strike(&self) -> bool {
         let left = self.death.get();
         self.death.set(left.map(|left| left.saturating_sub(1)));
+        self.struck.set(left == Some(0));
         left == Some(0)
     }
 

@@ -13,9 +13,9 @@ use anyhow::{Context as _, Result, bail};
 use super::Context;
 use super::record::{Bar, Row};
 use super::subject::{self, Subject};
+use crate::load;
 use crate::server::{Ringpost, Target};
 use crate::throwaway::Folder;
-use crate::{load, process};
 
 /// Sessions at one time.
 const SESSIONS: u32 = 50;
@@ -31,8 +31,8 @@ const RATIO_MAX: f64 = 1.01;
 
 /// Turns for each round of the other benches, and the part of their time that one takes: many short ones tell more than few long
 /// ones where the difference is small.
-const TURNS: u32 = 4;
-const PARTS: u64 = 3;
+const TURNS: u32 = 8;
+const PARTS: u64 = 5;
 
 /// The ways to run: what they are called, and the share of messages that is traced.
 const WAYS: [(&str, Option<f64>); 3] = [("off", None), ("1% of messages", Some(0.01)), ("all messages", Some(1.0))];
@@ -75,18 +75,31 @@ pub(crate) fn run(bench: &Context<'_>) -> Result<Vec<Row>> {
 fn row(way: usize, samples: &[Vec<f64>; WAYS.len()]) -> Row {
     let mut row = Row::new(&format!("traces of {}", WAYS[way].0), "CPU a message, with over without", "ratio");
     row.bar = (way == 1).then_some(Bar::AtMost(RATIO_MAX));
-    let mut ratios: Vec<f64> = samples[way].iter().zip(&samples[0]).map(|(with, without)| with / without).collect();
+    let ratios = ratios_of(samples, way);
     ratios.iter().for_each(|ratio| row.add("ringpost", *ratio));
-    ratios.sort_by(f64::total_cmp);
     let quarter = |part: usize| ratios.get(ratios.len() * part / 4).copied().unwrap_or(f64::NAN);
-    row.note = Some(format!(
+    let mut note = format!(
         "median of {} turns of the same server, half of them between {:.4} and {:.4}; spans go to a collector on \
-         loopback, whose CPU does not count.",
+         loopback, whose CPU does not count",
         ratios.len(),
         quarter(1),
         quarter(3)
-    ));
+    );
+    if way + 1 < WAYS.len() {
+        let share = WAYS[way].1.unwrap_or_default();
+        let all = ratios_of(samples, WAYS.len() - 1);
+        let whole = (all.get(all.len() / 2).copied().unwrap_or(f64::NAN) - 1.0) * share;
+        note.push_str(&format!("; by what traces of all messages cost it would be {:.4}", 1.0 + whole));
+    }
+    row.note = Some(format!("{note}."));
     row
+}
+
+/// What a way costs over none in each turn, sorted.
+fn ratios_of(samples: &[Vec<f64>; WAYS.len()], way: usize) -> Vec<f64> {
+    let mut ratios: Vec<f64> = samples[way].iter().zip(&samples[0]).map(|(with, without)| with / without).collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios
 }
 
 /// CPU time a message, flat out, in milliseconds; up to the end of what is left to do.
@@ -109,7 +122,11 @@ fn measure(bench: &Context<'_>, server: &Ringpost, seconds: u64) -> Result<f64> 
 }
 
 fn reload(binary: &Path, config: &Path) -> Result<()> {
-    process::run(Command::new(binary).arg("reload").arg("--config").arg(config)).context("ringpost reload")
+    let told = Command::new(binary).arg("reload").arg("--config").arg(config).output().context("ringpost reload")?;
+    if !told.status.success() {
+        bail!("ringpost reload ended with {}: {}", told.status, String::from_utf8_lossy(&told.stderr));
+    }
+    Ok(())
 }
 
 /// A collector that takes everything and keeps nothing.

@@ -10,9 +10,10 @@ use anyhow::{Result, bail};
 use crate::process;
 
 /// What the tests start or need to be there.
-const PACKAGES: [&str; 27] = [
+const PACKAGES: [&str; 28] = [
     "apparmor",
     "ca-certificates",
+    "curl",
     "dovecot-core",
     "dovecot-lmtpd",
     "e2fsprogs",

@@ -106,7 +106,8 @@ pub(crate) static ADMIN: Section = Section {
             Kind::Text(ACCOUNTS),
             "[]",
             "Who else may do everything over the socket: names of users, or `\"@NAME\"` for everybody in a group. The kernel says \
-             who is at the other end; every user can then connect to the socket's file, and others are turned away.",
+             who is at the other end; every user can then connect to the socket's file, and others are turned away. The socket has to \
+             be in a directory that they can get into, such as `/run/ringpost`.",
         )
         .at_restart(),
         Key::new(

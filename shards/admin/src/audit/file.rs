@@ -85,7 +85,9 @@ impl AuditFile {
         if there.is_some_and(|there| there.is_file() && there.len() >= self.bytes_max) {
             match fs::rename(&self.path, older(&self.path)) {
                 Ok(()) => self.reopen()?,
-                Err(error) => tracing::error!(path = %self.path.display(), %error, "a full audit log can't be put aside"),
+                Err(error) => {
+                    tracing::error!(path = %self.path.display(), %error, "a full audit log can't be put aside")
+                }
             }
         }
         Ok(())

@@ -119,10 +119,14 @@ fn of_type(name: &str, schema: &Value) -> String {
             (_, Some(items)) => format!("[{}]", items.iter().map(words).collect::<Vec<_>>().join(", ")),
             (None, None) => "list".to_owned(),
         },
-        "object" => match schema.get("additionalProperties") {
-            Some(values @ Value::Object(_)) => format!("{} by name", words(values)),
-            _ => "object".to_owned(),
-        },
+        "object" => {
+            let by_pattern = schema.get("patternProperties").and_then(|patterns| patterns.as_object()?.values().next());
+            match (schema.get("additionalProperties"), by_pattern) {
+                (_, Some(values)) => format!("{} by number", words(values)),
+                (Some(values @ Value::Object(_)), None) => format!("{} by name", words(values)),
+                _ => "object".to_owned(),
+            }
+        }
         other => other.to_owned(),
     }
 }

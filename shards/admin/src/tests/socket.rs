@@ -25,7 +25,7 @@ pub(super) fn folder() -> (TempDir, PathBuf) {
 }
 
 pub(super) fn only(socket: &Path) -> Options {
-    Options { listen: None, socket: Some(socket.to_owned()) }
+    Options { socket: Some(socket.to_owned()), ..Options::default() }
 }
 
 pub(super) fn connect(socket: &Path) -> UnixStream {
@@ -115,7 +115,7 @@ fn a_start_that_fails_leaves_no_socket() {
     let (_folder, path) = folder();
     let taken = std::net::TcpListener::bind(super::any_port()).expect("a free port");
     let listen = taken.local_addr().ok();
-    assert!(matches!(failing(Options { listen, socket: Some(path.clone()) }), Error::Listen { .. }));
+    assert!(matches!(failing(Options { listen, ..only(&path) }), Error::Listen { .. }));
     assert!(!path.exists());
 }
 
@@ -309,7 +309,7 @@ fn a_panicking_order_is_answered_and_the_next_one_done() {
 #[test]
 fn both_places_are_answered_and_end_together() {
     let (_folder, path) = folder();
-    let options = Options { listen: Some(super::any_port()), socket: Some(path.clone()) };
+    let options = Options { listen: Some(super::any_port()), ..only(&path) };
     let server = Server::start_at(options, 1, &[]);
     assert_eq!(server.get("/livez").body, "ok\n");
     assert!(ask(&path, "GET", "/metrics", "").body.contains("# TYPE "));

@@ -3,7 +3,7 @@
 use super::print;
 use crate::cli::{Arguments, CompletionsOptions};
 use anyhow::{Context, Result};
-use clap::CommandFactory;
+use clap::{Command, CommandFactory};
 use clap_complete::Shell;
 
 pub(crate) fn completions(options: &CompletionsOptions) -> Result<()> {
@@ -12,8 +12,14 @@ pub(crate) fn completions(options: &CompletionsOptions) -> Result<()> {
 
 fn script(shell: Shell) -> Result<String> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "ringpost", &mut script);
+    clap_complete::generate(shell, &mut without_hidden(&Arguments::command()), "ringpost", &mut script);
     String::from_utf8(script).context("a script that is not text")
+}
+
+/// The commands that are for people: scripts would offer the hidden ones too.
+fn without_hidden(all: &Command) -> Command {
+    let shown = all.get_subcommands().filter(|command| !command.is_hide_set()).cloned();
+    Command::new("ringpost").version(env!("CARGO_PKG_VERSION")).args(all.get_arguments().cloned()).subcommands(shown)
 }
 
 #[cfg(test)]
@@ -28,6 +34,7 @@ mod tests {
             for word in ["status", "upgrade", "socket", "canary"] {
                 assert!(script.contains(word), "{shell}: {word}");
             }
+            assert!(!script.contains("crash-report"), "{shell}");
         }
     }
 }

@@ -70,7 +70,7 @@ fn sigterm_in_the_middle_of_data_cuts_nothing() {
     assert_eq!(server.maildir("example.com/bdat").only().sent(), b"Subject: cut\r\n\r\n.\r\n");
     assert_eq!(server.maildir("example.com/later").only().sent(), b"\r\nlate\r\n");
     assert_eq!(server.errors(), "");
-    assert!(server.log().last().is_some_and(|line| line["message"] == "shutdown complete"));
+    assert!(server.log().last().is_some_and(|line| line["message"] == "shutdown_complete"));
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn accepted_and_delivered_lines_tell_session_and_message() {
         }
     }
     let of = |message: &str| lines.iter().filter(|line| line["message"] == message).count();
-    assert_eq!((of("accepted"), of("delivered"), of("ready"), of("shutdown complete")), (3, 3, 1, 1));
+    assert_eq!((of("accepted"), of("delivered"), of("ready"), of("shutdown_complete")), (3, 3, 1, 1));
     assert_eq!(server.errors(), "");
 }
 

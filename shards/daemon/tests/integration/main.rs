@@ -5,6 +5,7 @@
 //! test talks to and that is not installed is a failure: `cargo xtask test` installs them all.
 
 mod address_limits;
+mod admin_api;
 mod against_scanners;
 mod backlog;
 mod backup;
@@ -52,6 +53,7 @@ mod smtp_target;
 mod smuggling;
 mod spool_faults;
 mod start_failures;
+mod start_order;
 mod support;
 mod systemd;
 mod tls;

@@ -46,6 +46,8 @@ fn promtool_has_nothing_to_say() {
     client.expect(421);
     server.wait_for_metric("ringpost_queue_messages", 1);
     check(&server.get("/metrics").1);
+    let handshakes = server.metrics().total("ringpost_tls_handshakes_total");
+    assert!(handshakes > 0 && stage(&server, "starttls") == handshakes && stage(&server, "tls") == handshakes);
 }
 
 /// Every stage of a session and of a message is measured once for each time that it was gone through.
@@ -91,6 +93,23 @@ fn each_stage_is_counted_as_often_as_it_happened() {
         ("spool_wait", 4),
         ("delivery", 4),
     ] {
+        assert_eq!(stage(&server, name), count, "{name}");
+    }
+}
+
+/// What is asked about hosts and triplets is a stage where it is asked.
+#[test]
+fn checks_that_are_on_are_stages() {
+    let settings = Settings::default().set("greylist", "mode = \"all\"");
+    let settings = settings.set("screen", "score_reject = 10").set("screen", "weight_helo_malformed = 10");
+    let server = Server::start(settings.set("screen", "weight_rdns_missing = 0"));
+    let mut client = Client::hello(server.smtp());
+    client.say("MAIL FROM:<a@example.org>", 250);
+    for recipient in ["alice", "bob"] {
+        client.say(&format!("RCPT TO:<{recipient}@example.com>"), 450);
+    }
+    client.quit();
+    for (name, count) in [("check_screen", 1), ("check_greylist", 2), ("check_recipient", 2), ("rcpt", 2)] {
         assert_eq!(stage(&server, name), count, "{name}");
     }
 }

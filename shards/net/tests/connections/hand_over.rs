@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How many clients connect at a time, each again and again.
 const CLIENTS: u8 = 8;
@@ -84,7 +84,9 @@ impl Crowd {
     /// Waits until one of the two has served some more.
     fn wait_served(&self, which: usize, more: u64) {
         let until = self.served[which].load(Ordering::Relaxed) + more;
+        let since = Instant::now();
         while self.served[which].load(Ordering::Relaxed) < until && self.failed.lock().expect("a list").is_empty() {
+            assert!(since.elapsed() < PATIENCE, "clients wait and nobody serves them");
             std::thread::sleep(Duration::from_millis(1));
         }
     }

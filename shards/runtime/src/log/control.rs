@@ -201,7 +201,7 @@ mod tests {
             ("ringpost_serve::lookups", Level::TRACE),
             ("ringpost_serve::lookups::inner", Level::TRACE),
             ("ringpost_serve::lookups_too", Level::DEBUG),
-            ("ringpost_server", Level::INFO),
+            ("server", Level::INFO),
             ("ringpost_net::tls", Level::ERROR),
             ("hickory_resolver::name_server", Level::WARN),
             ("ringpost::keeper", Level::DEBUG),

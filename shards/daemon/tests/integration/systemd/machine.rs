@@ -157,7 +157,8 @@ impl Drop for Machine {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let console = fs::read_to_string(self.folder.path().join("console")).unwrap_or_default();
-            eprintln!("--- systemd:\n{console}\n--- the service:\n{}", self.log());
+            let status = self.control(&["status", "--no-pager", "--full", "ringpost"]).all();
+            eprintln!("--- systemd:\n{console}\n{status}\n--- the service:\n{}", self.log());
         }
         // With its process 1 everything of the namespace ends.
         self.unshare = None;

@@ -12,6 +12,8 @@ if [ "${4:-}" != inside ]; then
 fi
 
 mount --make-rprivate /
+# Between its own namespaces systemd hands mounts on, as those of credentials.
+mount --make-rshared /
 umount --lazy /sys/fs/cgroup
 mount -t cgroup2 none /sys/fs/cgroup
 mount -t proc proc /proc
@@ -20,8 +22,8 @@ mount --bind /proc/sys /proc/sys
 mount -o remount,bind,ro /proc/sys
 mount -t tmpfs -o mode=755 tmpfs /usr/lib/systemd/system-generators
 mount --bind "$folder/console" /dev/console
-mount --bind "$3" "$folder/bin/ringpost"
 mount --bind "$folder/bin" /usr/local/bin
+mount --bind "$3" /usr/local/bin/ringpost
 mount --bind "$folder/etc" /etc
 mount --bind "$folder/var-lib" /var/lib
 mount -t tmpfs -o mode=755 tmpfs /run
