@@ -187,9 +187,8 @@ impl Backup<'_> {
             (self.told.segments, self.told.bodies, self.told.logs) = (0, 0, shards.len());
             self.told.left_out.clear();
             self.told.wrong.clear();
-            let names = shards.iter().map(|(name, _)| name);
-            let changed = names.fold(Ok(false), |changed, name| Ok(changed? || !self.shard(&spool, name)?));
-            if !changed? && shards_in(&spool)? == shards {
+            let changed = shards.keys().try_fold(false, |changed, name| Ok(changed || !self.shard(&spool, name)?))?;
+            if !changed && shards_in(&spool)? == shards {
                 return Ok(());
             }
         }

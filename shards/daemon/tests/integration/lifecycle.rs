@@ -1,5 +1,6 @@
 //! Ready, draining, stopped: what clients see of it.
 
+use crate::support::load::{Running, verify};
 use crate::support::net::{listening_sockets, reset};
 use crate::support::server::Server;
 use crate::support::settings::Settings;
@@ -71,6 +72,39 @@ fn sigterm_in_the_middle_of_data_cuts_nothing() {
     assert_eq!(server.maildir("example.com/later").only().sent(), b"\r\nlate\r\n");
     assert_eq!(server.errors(), "");
     assert!(server.log().last().is_some_and(|line| line["message"] == "shutdown_complete"));
+}
+
+/// What clients were promised, what the metrics say while the server drains, and what the last record says is one number.
+#[test]
+fn sigterm_under_load_keeps_every_promise_and_counts_it() {
+    let mut server = Server::start(Settings::default().cores(2));
+    let smtp = server.smtp();
+    let mut held = Client::hello(smtp);
+    held.begin("a@example.org", &["held@example.com"]);
+    held.send(b"Subject: held\r\n");
+    let load = ["--sessions", "16", "--size", "4KiB", "--reconnect", "--messages-per-connection", "3"];
+    let running = Running::start(smtp, server.home.path(), "load", &load);
+    wait_until("mail comes", || server.metrics().total("ringpost_messages_accepted_total") > 200);
+    server.signal(Signal::TERM);
+    wait_until_refused(smtp);
+    let acked = running.acked.clone();
+    running.stop();
+    let promised = std::fs::read_to_string(&acked).expect("a list").lines().count() as u64;
+    // Only the session that is held is left.
+    wait_until("the others are gone", || server.metrics().total("ringpost_sessions_open") == 1);
+    assert_eq!(server.metrics().total("ringpost_messages_accepted_total"), promised);
+    held.send(b"\r\nheld\r\n.\r\n");
+    queued_id(&held.expect(250));
+    held.expect(421);
+    assert!(server.wait().success());
+    let log = server.log();
+    let last = log.last().expect("lines");
+    assert_eq!((&last["message"], &last["clean"]), (&"shutdown_complete".into(), &true.into()));
+    assert_eq!(last["accepted"], promised + 1);
+    server.start_again();
+    server.wait_until_delivered();
+    verify(&[acked], &server.mail());
+    server.maildir("example.com/held").only();
 }
 
 #[test]

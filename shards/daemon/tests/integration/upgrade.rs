@@ -227,15 +227,14 @@ fn a_former_process_that_is_killed_while_it_finishes_loses_nothing() {
     let mut held = Client::hello(server.smtp());
     held.begin("a@example.org", &["alice@example.com"]);
     held.send(b"Subject: never ends\r\n");
-    let mut waiting = Client::hello(server.smtp());
-    waiting.deliver("a@example.org", &["b@away.example"], &message("waits", "x\r\n"));
-    waiting.quit();
+    let mut waits = Client::hello(server.smtp());
+    waits.deliver("a@example.org", &["b@away.example"], &message("waits", "x\r\n"));
+    waits.quit();
     let next = upgrade(&server);
     server.kill();
     wait_until("it waits in the new process", || waiting(&server) == 1);
     let acked = running.acked.clone();
     running.stop();
-    server.wait_for_rest();
     let found = eventually(|| Some(look(&[acked.clone()], &server.mail())).filter(|found| found.holds));
     assert!(found.is_some(), "{}", look(&[acked], &server.mail()).report);
     next.stop();

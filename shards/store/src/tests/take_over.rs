@@ -32,6 +32,9 @@ async fn former(spool: &Path, number: usize, lens: &[usize]) -> Messages {
     kept
 }
 
+/// An opened store, with the messages that it was opened with or has taken over.
+type Found = (Rc<Store>, Vec<Recovered<Vec<u8>>>);
+
 async fn some(store: &Rc<Store>, ids: &mut MessageIds, lens: &[usize]) -> Messages {
     let mut kept = Messages::new();
     for (number, len) in lens.iter().enumerate() {
@@ -52,7 +55,7 @@ async fn some(store: &Rc<Store>, ids: &mut MessageIds, lens: &[usize]) -> Messag
 }
 
 /// Whether each of the messages is found once, as it was.
-async fn check_found(what: &str, found: &[(Rc<Store>, Vec<Recovered<Vec<u8>>>)], expected: &Messages) {
+async fn check_found(what: &str, found: &[Found], expected: &Messages) {
     let mut seen = Messages::new();
     for (store, messages) in found {
         for message in messages {
@@ -68,7 +71,7 @@ async fn check_found(what: &str, found: &[(Rc<Store>, Vec<Recovered<Vec<u8>>>)],
 }
 
 /// Settles everything, and looks whether anything comes back.
-async fn check_nothing_comes_back(what: &str, spool: &Path, found: Vec<(Rc<Store>, Vec<Recovered<Vec<u8>>>)>) {
+async fn check_nothing_comes_back(what: &str, spool: &Path, found: Vec<Found>) {
     for (store, messages) in found {
         messages.iter().for_each(|message| store.settle(message.id));
         store.close().await;
@@ -83,7 +86,7 @@ async fn check_nothing_comes_back(what: &str, spool: &Path, found: Vec<(Rc<Store
 }
 
 /// Starts a process that has the spool to itself.
-async fn start(spool: &Path, shards: usize) -> Vec<(Rc<Store>, Vec<Recovered<Vec<u8>>>)> {
+async fn start(spool: &Path, shards: usize) -> Vec<Found> {
     let mut found = Vec::new();
     for (directory, orphans) in shard_directories(spool, shards).expect("read") {
         let Opened { store, recovered } = Opening { orphans, ..Opening::at(&directory) }.open().await;
@@ -93,7 +96,7 @@ async fn start(spool: &Path, shards: usize) -> Vec<(Rc<Store>, Vec<Recovered<Vec
 }
 
 /// Starts one that takes over from a process that has ended.
-async fn succeed(spool: &Path, shards: usize) -> Vec<(Rc<Store>, Vec<Recovered<Vec<u8>>>)> {
+async fn succeed(spool: &Path, shards: usize) -> Vec<Found> {
     let fresh = fresh_directories(spool, shards).expect("made");
     let mut found = Vec::new();
     for (directory, groups) in fresh.iter().zip(orphan_groups(spool, &fresh).expect("read")) {
@@ -178,7 +181,11 @@ fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).expect("made");
     for entry in fs::read_dir(from).expect("a directory") {
         let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).expect("an entry");
-        if path.is_dir() { copy(&path, &to.join(name)) } else { drop(fs::copy(&path, to.join(name)).expect("copied")) }
+        if path.is_dir() {
+            copy(&path, &to.join(name));
+        } else {
+            fs::copy(&path, to.join(name)).expect("copied");
+        }
     }
 }
 
@@ -401,7 +408,7 @@ fn nothing_is_begun_without_room_for_all_of_it() {
         let store = Opening::at(&fresh[0]).open().await.store;
         store.set_space_limits(SpaceLimits { soft: ByteCount(0), hard: ByteCount(u64::MAX / 2) });
         let mut under_way = TakeOver::new(vec![shard(root.path(), 0)]);
-        let error = take_over(&store, &mut under_way).await.err().expect("it is refused");
+        let error = take_over(&store, &mut under_way).await.expect_err("it is refused");
         assert!(error.is_full() && error.to_string().contains("make room"), "{error}");
         assert!(!shard(root.path(), 0).join("heir").exists());
         assert_eq!(store.block.gauge(Gauge::QueueMessages), 0);
