@@ -116,7 +116,16 @@ pub(crate) enum Change {
 impl Key {
     /// A key that may be left out.
     pub(crate) const fn new(name: &'static str, kind: Kind, default: &'static str, doc: &'static str) -> Self {
-        Self { name, kind, default: Some(default), doc, because: None, change: Change::Reload, of: &[], secret: Secret::None }
+        Self {
+            name,
+            kind,
+            default: Some(default),
+            doc,
+            because: None,
+            change: Change::Reload,
+            of: &[],
+            secret: Secret::None,
+        }
     }
 
     /// A key that has to be given.

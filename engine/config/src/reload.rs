@@ -256,12 +256,13 @@ mod tests {
 
     #[test]
     fn values_by_their_paths() {
-        let values = parse("limits.bytes_per_ip = '3MiB'\n[[target]]\nname = 'a'\nkind = 'webhook'\nurl = 'https://a/?b'").values();
+        let target = "[[target]]\nname = 'local'\nkind = 'webhook'\nurl = 'https://a/?b'";
+        let values = parse(&format!("limits.bytes_per_ip = '3MiB'\n{target}")).values();
         for (path, value) in [
             ("limits.bytes_per_ip", "\"3MiB\""),
             ("limits.recipients", "1000"),
             ("cores.limits.connections", "20000"),
-            ("target[a].url", "\"https://a/?***\""),
+            ("target[local].url", "\"https://a/?***\""),
         ] {
             assert_eq!(values.get(path).map(String::as_str), Some(value), "{path}");
         }

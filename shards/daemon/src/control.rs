@@ -137,10 +137,7 @@ impl Control for Commands {
         Box::pin(async { Ok(log::levels(&self.log)) })
     }
 
-    fn set_log_levels(
-        &self,
-        levels: Option<api::LogLevelsView>,
-    ) -> BoxFuture<'_, Result<api::LogLevelsView, Refusal>> {
+    fn set_log_levels(&self, levels: Option<api::LogLevelsView>) -> BoxFuture<'_, Result<api::LogLevelsView, Refusal>> {
         Box::pin(async { log::set_levels(&self.log, levels) })
     }
 

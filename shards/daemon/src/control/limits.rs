@@ -136,9 +136,14 @@ mod tests {
 
     #[test]
     fn values_in_words() {
-        for (value, expected) in
-            [("0", "off"), ("\"0s\"", "off"), ("\"0ms\"", "off"), ("100", "100"), ("\"50MiB\"", "50MiB"), ("\"05\"", "05")]
-        {
+        for (value, expected) in [
+            ("0", "off"),
+            ("\"0s\"", "off"),
+            ("\"0ms\"", "off"),
+            ("100", "100"),
+            ("\"50MiB\"", "50MiB"),
+            ("\"05\"", "05"),
+        ] {
             assert_eq!(in_words(value), expected, "{value}");
         }
     }

@@ -64,7 +64,7 @@ pub(super) fn merged(shards: Vec<(u16, Option<ShardSessions>)>, limit: usize) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ringpost_base::{Timestamp, Tick};
+    use ringpost_base::{Tick, Timestamp};
 
     fn session(since_ms: u64) -> SessionView {
         SessionView {
@@ -81,8 +81,11 @@ mod tests {
         }
     }
 
+    /// What a shard tells: when its sessions began, and how many there are; nothing if it is silent.
+    type Told<'a> = (u16, Option<(&'a [u64], u64)>);
+
     /// Checks which sessions are listed, and what is said of the others.
-    fn check(shards: &[(u16, Option<(&[u64], u64)>)], limit: usize, expected: (&[&str], u64, bool, &[u16])) {
+    fn check(shards: &[Told<'_>], limit: usize, expected: (&[&str], u64, bool, &[u16])) {
         let told = |(sessions, total): (&[u64], u64)| ShardSessions {
             sessions: sessions.iter().copied().map(session).collect(),
             total,
