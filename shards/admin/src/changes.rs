@@ -28,7 +28,7 @@ pub(crate) async fn ban(
         Ok(order) => order,
         Err(refusal) => return refusal,
     };
-    let told = |change: &BanChange| (value(&change.former), value(&change.ban));
+    let told = |change: &BanChange| (value(&change.former), value(&change.ban)).into();
     let what = Change { ticket, subject: order.network.to_string(), told, patience: PATIENCE };
     let result = change(&shared, what, move |control| control.ban(order)).await;
     answer(result.map(|change| change.ban))
@@ -40,7 +40,8 @@ pub(crate) async fn unban(
     Path(network): Path<String>,
 ) -> Response {
     let parsed = network.parse::<Network>();
-    let what = Change { ticket, subject: network.clone(), told: |ban| (value(ban), Value::Null), patience: PATIENCE };
+    let what =
+        Change { ticket, subject: network.clone(), told: |ban| (value(ban), Value::Null).into(), patience: PATIENCE };
     let result = change(&shared, what, move |control| match parsed {
         Ok(network) => control.unban(network),
         Err(error) => Box::pin(async move { Err(Refusal::invalid(format!("{network:?}: {error}"))) }),
@@ -58,7 +59,7 @@ pub(crate) async fn reload(
         Err(refusal) => return refusal,
     };
     let former = shared.sources.board.state().epoch;
-    let told = |(former, reloaded): &(u64, Reloaded)| (json!({ "epoch": former }), value(reloaded));
+    let told = |(former, reloaded): &(u64, Reloaded)| (json!({ "epoch": former }), value(reloaded)).into();
     let canary = |canary| format!("canary {}", value(canary));
     let subject = order.canary.as_ref().map(canary).unwrap_or_default();
     let what = Change { ticket, subject, told, patience: PATIENCE };
@@ -68,7 +69,7 @@ pub(crate) async fn reload(
 }
 
 pub(crate) async fn stop_canary(State(shared): State<Arc<Shared>>, Extension(ticket): Extension<Ticket>) -> Response {
-    let told = |canary: &_| (json!({ "state": "running" }), value(canary));
+    let told = |canary: &_| (json!({ "state": "running" }), value(canary)).into();
     let what = Change { ticket, subject: String::new(), told, patience: PATIENCE };
     answer(change(&shared, what, |control| control.stop_canary()).await)
 }
@@ -83,7 +84,7 @@ pub(crate) async fn drain(
         Err(refusal) => return refusal,
     };
     let former = Health::read(&shared.sources).state_name();
-    let told = |(former, draining): &(&str, Draining)| (json!({ "state": former }), value(draining));
+    let told = |(former, draining): &(&str, Draining)| (json!({ "state": former }), value(draining)).into();
     let subject = order.queue.map(|queue| format!("with the queue, for {queue} at most")).unwrap_or_default();
     let what = Change { ticket, subject, told, patience: PATIENCE };
     let result =
@@ -102,7 +103,7 @@ pub(crate) async fn upgrade(
     };
     let version = shared.sources.version;
     let told = |(version, upgraded): &(&str, Upgraded)| {
-        (json!({ "process": std::process::id(), "version": version }), value(upgraded))
+        (json!({ "process": std::process::id(), "version": version }), value(upgraded)).into()
     };
     let subject = order.binary.clone().unwrap_or_default();
     let what = Change { ticket, subject, told, patience: UPGRADE_PATIENCE };
@@ -130,7 +131,7 @@ pub(crate) async fn reset_log_levels(
 }
 
 async fn change_log_levels(shared: &Arc<Shared>, ticket: Ticket, levels: Option<LogLevelsView>) -> Response {
-    let told = |(former, levels): &(LogLevelsView, LogLevelsView)| (value(former), value(levels));
+    let told = |(former, levels): &(LogLevelsView, LogLevelsView)| (value(former), value(levels)).into();
     let what = Change { ticket, subject: String::new(), told, patience: PATIENCE };
     let result = change(shared, what, move |control| {
         Box::pin(async move { Ok((control.log_levels().await?, control.set_log_levels(levels).await?)) })

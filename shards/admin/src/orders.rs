@@ -44,20 +44,44 @@ const _: () = assert!(BODY_BYTES_MAX > 4 * crate::api::REASON_BYTES_MAX, "an ord
 /// The right of a request to be noted, once.
 #[derive(Clone)]
 pub(crate) struct Ticket {
-    inner: Arc<TicketInner>,
-}
-
-struct TicketInner {
     audit: Audit,
     peer: Peer,
     what: &'static str,
-    noted: AtomicBool,
+    noted: Arc<AtomicBool>,
+}
+
+/// What has come of an order.
+#[derive(Default)]
+pub(crate) struct Told {
+    /// What it was like before.
+    before: Value,
+    /// What it is like since.
+    after: Value,
+    /// How many things were changed, if it was about many.
+    changed: Option<u64>,
+}
+
+impl Told {
+    /// Of an order about many things.
+    pub(crate) fn of_many(after: Value, changed: u64) -> Self {
+        Self { before: Value::Null, after, changed: Some(changed) }
+    }
+}
+
+impl From<(Value, Value)> for Told {
+    fn from((before, after): (Value, Value)) -> Self {
+        Self { before, after, changed: None }
+    }
 }
 
 impl Ticket {
     fn new(audit: &Audit, peer: Peer, what: &'static str) -> Self {
-        let inner = TicketInner { audit: audit.clone(), peer, what, noted: AtomicBool::new(false) };
-        Self { inner: Arc::new(inner) }
+        Self { audit: audit.clone(), peer, what, noted: Arc::default() }
+    }
+
+    /// The same by a name that says more of what is ordered.
+    pub(crate) fn called(self, what: &'static str) -> Self {
+        Self { what, ..self }
     }
 
     /// A ticket for something that changes nothing and is noted all the same.
@@ -67,26 +91,28 @@ impl Ticket {
 
     /// Says that there is nothing to be noted.
     pub(crate) fn waive(&self) {
-        self.inner.noted.store(true, Relaxed);
+        self.noted.store(true, Relaxed);
     }
 
     /// Notes what came of it, in the audit log and in the log.
-    pub(crate) fn note(&self, subject: String, outcome: Result<(Value, Value), &str>) {
-        let TicketInner { audit, peer, what, noted } = &*self.inner;
+    pub(crate) fn note(&self, subject: String, outcome: Result<Told, &str>) {
+        let Self { audit, peer, what, noted } = self;
         noted.store(true, Relaxed);
-        match outcome {
-            Ok(_) => tracing::info!(order = what, subject, uid = peer.uid, "order carried out"),
-            Err(reason) => tracing::info!(order = what, subject, uid = peer.uid, reason, "order refused"),
-        }
-        let (refused, (before, after)) = match outcome {
-            Ok(values) => (None, values),
-            Err(reason) => (Some(reason.to_owned()), Default::default()),
+        let (refused, Told { before, after, changed }) = match outcome {
+            Ok(told) => (None, told),
+            Err(reason) => (Some(reason.to_owned()), Told::default()),
         };
+        let counted = changed.map(|changed| format!("{subject}: {changed} changed"));
+        let words = counted.as_deref().unwrap_or(&subject);
+        match &refused {
+            None => tracing::info!(order = what, subject = words, uid = peer.uid, "order carried out"),
+            Some(reason) => tracing::info!(order = what, subject = words, uid = peer.uid, reason, "order refused"),
+        }
         audit.note(Note { who: who(peer), what, subject, before, after, refused });
     }
 
     fn is_noted(&self) -> bool {
-        self.inner.noted.load(Relaxed)
+        self.noted.load(Relaxed)
     }
 }
 
@@ -118,7 +144,7 @@ pub(crate) fn permit(shared: &Shared, route: Route) -> Route {
             };
             if let Some(ticket) = ticket.filter(|ticket| !ticket.is_noted()) {
                 let reason = response.extensions().get::<Refused>().map(|refused| refused.0.as_str());
-                let outcome = if response.status().is_success() { Ok(Default::default()) } else { Err(reason) };
+                let outcome = if response.status().is_success() { Ok(Told::default()) } else { Err(reason) };
                 ticket.note(String::new(), outcome.map_err(|reason| reason.unwrap_or("not understood")));
             }
             response
@@ -150,7 +176,7 @@ pub(crate) struct Change<T> {
     pub(crate) ticket: Ticket,
     pub(crate) subject: String,
     /// What it was like before and what it is like since, of what came of it.
-    pub(crate) told: fn(&T) -> (Value, Value),
+    pub(crate) told: fn(&T) -> Told,
     pub(crate) patience: Duration,
 }
 
@@ -176,7 +202,7 @@ struct Noting {
 }
 
 impl Noting {
-    fn end<T>(mut self, result: &Result<T, Refusal>, told: fn(&T) -> (Value, Value)) {
+    fn end<T>(mut self, result: &Result<T, Refusal>, told: fn(&T) -> Told) {
         self.unnoted = false;
         let outcome = result.as_ref().map(told).map_err(|refusal| refusal.message.as_str());
         self.ticket.note(std::mem::take(&mut self.subject), outcome);

@@ -6,7 +6,7 @@
 use crate::access::Peer;
 use crate::api::{PAGE_DEFAULT, QueueOrder, QueueOrdered, QueueQuery, QueueVerification};
 use crate::control::{MessageContent, Refusal};
-use crate::orders::{Change, PATIENCE, Ticket, answer, carry_out, change, order as read_order, refuse, value};
+use crate::orders::{Change, PATIENCE, Ticket, Told, answer, carry_out, change, order as read_order, refuse, value};
 use crate::route::Takes;
 use crate::routes::Shared;
 use crate::stream;
@@ -72,7 +72,7 @@ pub(crate) async fn content(
     };
     // It changes nothing, but somebody reads somebody's mail.
     let handed_out = (Value::Null, json!({ "bytes": length }));
-    Ticket::for_reading(&shared, peer, "read message").note(id, Ok(handed_out));
+    Ticket::for_reading(&shared, peer, "read message").note(id, Ok(handed_out.into()));
     let headers = [(header::CONTENT_TYPE, MESSAGE_TYPE.to_owned()), (header::CONTENT_LENGTH, length.to_string())];
     (StatusCode::OK, headers, body).into_response()
 }
@@ -90,9 +90,9 @@ pub(crate) async fn order(
         ticket.waive();
         return answer(carry_out(&shared, move |control| control.order_queue(order)).await);
     }
-    let told = |(order, ordered): &(QueueOrder, QueueOrdered)| (Value::Null, done(order, ordered));
-    let subject = format!("{} {}", order.order.name(), subject(&order));
-    let what = Change { ticket, subject, told, patience: PATIENCE };
+    let told = |(order, ordered): &(QueueOrder, QueueOrdered)| Told::of_many(done(order, ordered), ordered.changed);
+    let ticket = ticket.called(order.order.name());
+    let what = Change { ticket, subject: subject(&order), told, patience: PATIENCE };
     let result = change(&shared, what, move |control| {
         Box::pin(async move { Ok((order.clone(), control.order_queue(order).await?)) })
     });
@@ -100,7 +100,8 @@ pub(crate) async fn order(
 }
 
 pub(crate) async fn verify(State(shared): State<Arc<Shared>>, Extension(ticket): Extension<Ticket>) -> Response {
-    let told = |begun: &QueueVerification| (Value::Null, json!({ "running": begun.running, "bytes": begun.bytes }));
+    let told =
+        |begun: &QueueVerification| (Value::Null, json!({ "running": begun.running, "bytes": begun.bytes })).into();
     let what = Change { ticket, subject: String::new(), told, patience: PATIENCE };
     answer(change(&shared, what, |control| control.verify_queue()).await)
 }

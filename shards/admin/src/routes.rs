@@ -202,9 +202,14 @@ pub(crate) fn about_the_queue() -> Vec<Route> {
         )
         .text("message/rfc822")
         .for_operators(),
-        Route::post("order", "/api/v1/queue/orders", "retry, hold, release or drop", queue::order)
-            .takes::<QueueOrder>(Takes::Always)
-            .gives::<QueueOrdered>(),
+        Route::post(
+            "queue order",
+            "/api/v1/queue/orders",
+            "retry, hold, release or drop: noted by that word once understood",
+            queue::order,
+        )
+        .takes::<QueueOrder>(Takes::Always)
+        .gives::<QueueOrdered>(),
         Route::get("/api/v1/queue/verification", "how far reading all messages back has come", queue::verification)
             .gives::<QueueVerification>(),
         Route::post("verify", "/api/v1/queue/verification", "begins to read all messages back", queue::verify)

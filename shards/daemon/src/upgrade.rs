@@ -17,11 +17,12 @@
 //! is one open file that both hold, so it stays locked until the last of them is gone.
 
 mod former;
+mod newborn;
 mod successor;
 mod wire;
 
 pub(crate) use former::{Parts, Served, begin};
-pub(crate) use successor::{Bequest, Inheritance, Predecessor};
+pub(crate) use successor::{Bequest, Inheritance, Predecessor, refuse};
 
 /// The environment variable by which a process is told that it takes over: the number of the descriptor to talk over.
 pub(crate) const VARIABLE: &str = "RINGPOST_TAKEOVER";

@@ -52,13 +52,13 @@ impl LostFiles {
         Ok(())
     }
 
-    /// Makes it durable that something was moved here from another directory.
+    /// Makes it durable that something was moved here, and from where.
     pub(crate) async fn sync(&self, from: Option<&Path>) -> Result<(), StoreError> {
-        self.disk.sync_directory(&self.directory).await?;
-        match from {
-            Some(from) => self.disk.sync_directory(from).await,
-            None => Ok(()),
+        // It may have been made just now.
+        for directory in [Some(&*self.directory), self.directory.parent(), from].into_iter().flatten() {
+            self.disk.sync_directory(directory).await?;
         }
+        Ok(())
     }
 
     /// Moves what a former shard has kept aside here, if there is any.

@@ -90,13 +90,7 @@ fn orders_are_noted_with_what_was_before_and_after() {
     check("DELETE", "/api/v1/log/levels", &nothing, 200, ("reset log levels", "", before.clone(), before));
     let order = json!({ "order": "drop", "filter": { "from": "<>" } });
     let after = json!({ "changed": 2, "unchanged": 0, "order": order });
-    check(
-        "POST",
-        "/api/v1/queue/orders",
-        &order,
-        200,
-        ("order", "drop messages with from=%3C%3E", nothing.clone(), after),
-    );
+    check("POST", "/api/v1/queue/orders", &order, 200, ("drop", "messages with from=%3C%3E", nothing.clone(), after));
     let after = json!({ "running": true });
     check("POST", "/api/v1/queue/verification", &nothing, 200, ("verify", "", nothing.clone(), after));
     let path = "/api/v1/queue/messages/01JD4VXK2Q000000020000000A/message";

@@ -6,7 +6,7 @@
 use super::server::{Ground, Server};
 use crate::plan;
 use crate::state::StateDir;
-use crate::upgrade::Inheritance;
+use crate::upgrade::{Inheritance, refuse};
 use crate::{check, privileges, signals};
 use anyhow::{Context, Result, bail};
 use crossbeam::channel::never;
@@ -18,8 +18,12 @@ use std::sync::Arc;
 
 /// The config, and what a process that was there before, or the service manager, has for this one.
 pub(crate) fn config(server: &mut Server) -> Result<()> {
-    let config = check::load(&server.options)?;
-    let cores = plan::cores(&config)?;
+    let read = || {
+        let config = check::load(&server.options)?;
+        let cores = plan::cores(&config)?;
+        Ok((config, cores))
+    };
+    let (config, cores) = read().inspect_err(|error: &anyhow::Error| refuse(&format!("{error:#}")))?;
     let (inheritance, predecessor) = Inheritance::receive(&config)?;
     server.ground = Some(Ground {
         config,

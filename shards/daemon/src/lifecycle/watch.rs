@@ -180,7 +180,8 @@ fn parts(server: &mut Server) -> Result<upgrade::Parts> {
         listening.push((*address, sockets));
     }
     let (lock, state_dir) = (ground.state()?.lock()?, ground.state()?.path().to_owned());
-    Ok(upgrade::Parts { listening, admin_tcp, admin_unix, lock, state_dir, keeper })
+    let kept_open = ground.inheritance.kept_open;
+    Ok(upgrade::Parts { kept_open, listening, admin_tcp, admin_unix, lock, state_dir, keeper })
 }
 
 /// The other process serves: from here on this one only finishes.

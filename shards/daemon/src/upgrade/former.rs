@@ -1,6 +1,7 @@
 //! The former process: starts the new one, hands everything over, and goes on if that fails.
 
 use super::VARIABLE;
+use super::newborn::Newborn;
 use super::wire::{DESCRIPTORS_MAX, Line, PROTOCOL, Word};
 use crate::keeper::Request;
 use crate::main_requests::Answer;
@@ -12,7 +13,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// How long the new process may take until it has read and checked everything.
@@ -24,6 +25,9 @@ const BEGIN: Duration = Duration::from_secs(60);
 /// How long the keeper may take to write bans and greylist down.
 const PAUSE: Duration = Duration::from_secs(10);
 
+/// How the reason of a process begins that gives up by itself.
+const GIVES_UP: &str = "it gives up: ";
+
 /// What is handed over: duplicates, so that whatever becomes of the attempt the server still has its own.
 pub(crate) struct Parts {
     pub(crate) listening: Vec<(SocketAddr, Vec<OwnedFd>)>,
@@ -31,6 +35,8 @@ pub(crate) struct Parts {
     pub(crate) admin_unix: Option<(PathBuf, OwnedFd)>,
     pub(crate) lock: OwnedFd,
     pub(crate) state_dir: PathBuf,
+    /// Whether somebody keeps the sockets open when all processes end.
+    pub(crate) kept_open: bool,
     pub(crate) keeper: Sender<Request>,
 }
 
@@ -72,9 +78,9 @@ pub(crate) fn begin(
 
 fn hand_over(parts: &Parts, binary: &PathBuf) -> Result<(Line, u32, String)> {
     let (line, other) = Line::pair()?;
-    let mut child = start(binary, &other)?;
+    let newborn = start(binary, &other)?;
     drop(other);
-    let process = child.id();
+    let process = newborn.process();
     tracing::info!(binary = %binary.display(), process, "a new process is started to take over");
     let outcome = converse(parts, &line, process);
     match outcome {
@@ -82,17 +88,14 @@ fn hand_over(parts: &Parts, binary: &PathBuf) -> Result<(Line, u32, String)> {
         Err(error) => {
             // With the line it loses what it would go by; it may hang all the same.
             drop(line);
-            let ended = end(&mut child);
-            Err(match ended {
-                Some(status) if !format!("{error:#}").contains("gives up") => error.context(format!("it ended: {status}")),
-                _ => error,
-            })
+            newborn.end();
+            Err(error)
         }
     }
 }
 
 /// Starts the program with the other end of the line as the only descriptor that it inherits besides the standard ones.
-fn start(binary: &PathBuf, other: &Line) -> Result<Child> {
+fn start(binary: &PathBuf, other: &Line) -> Result<Newborn> {
     let number = other.descriptor().as_raw_fd();
     let mut command = Command::new(binary);
     command.args(std::env::args_os().skip(1)).env(VARIABLE, number.to_string());
@@ -104,11 +107,12 @@ fn start(binary: &PathBuf, other: &Line) -> Result<Child> {
     unsafe {
         command.pre_exec(move || Ok(fcntl_setfd(BorrowedFd::borrow_raw(number), FdFlags::empty())?));
     }
-    command.spawn().with_context(|| format!("{} can't be started", binary.display()))
+    Newborn::start(&mut command).with_context(|| format!("{} can't be started", binary.display()))
 }
 
 fn converse(parts: &Parts, line: &Line, process: u32) -> Result<String> {
-    offer(parts, line)?;
+    // One that is gone before it has heard the offer may have said why.
+    offer(parts, line).or_else(|_| Err(unexpected(hear(line, PREPARE)?)))?;
     match hear(line, PREPARE)? {
         Word::Prepared => {}
         other => return Err(unexpected(other)),
@@ -139,10 +143,10 @@ fn converse(parts: &Parts, line: &Line, process: u32) -> Result<String> {
 }
 
 fn offer(parts: &Parts, line: &Line) -> Result<()> {
-    let Parts { listening, admin_tcp, admin_unix, lock, state_dir, .. } = parts;
+    let Parts { listening, admin_tcp, admin_unix, lock, state_dir, kept_open, .. } = parts;
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    let (process, state_dir) = (std::process::id(), state_dir.clone());
-    line.say(&Word::Offer { protocol: PROTOCOL, version, process, state_dir }, &[])?;
+    let (process, state_dir, kept_open) = (std::process::id(), state_dir.clone(), *kept_open);
+    line.say(&Word::Offer { protocol: PROTOCOL, version, process, state_dir, kept_open }, &[])?;
     for (address, sockets) in listening {
         for some in sockets.chunks(DESCRIPTORS_MAX) {
             let some: Vec<BorrowedFd<'_>> = some.iter().map(AsFd::as_fd).collect();
@@ -168,24 +172,9 @@ fn hear(line: &Line, patience: Duration) -> Result<Word> {
 
 fn unexpected(word: Word) -> anyhow::Error {
     match word {
-        Word::Failed { reason } => anyhow!("it gives up: {reason}"),
+        Word::Failed { reason } => anyhow!("{GIVES_UP}{reason}"),
         other => anyhow!("the new process says {other:?}, which is not expected"),
     }
-}
-
-/// Waits a moment for the end of a process that has no reason to live on, and ends it otherwise.
-fn end(child: &mut Child) -> Option<std::process::ExitStatus> {
-    let since = Instant::now();
-    while since.elapsed() < Duration::from_secs(5) {
-        if let Ok(Some(status)) = child.try_wait() {
-            return Some(status);
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    // It may have ended in this moment.
-    let _ = child.kill();
-    let _ = child.wait();
-    None
 }
 
 impl Served {

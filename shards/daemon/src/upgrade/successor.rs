@@ -53,13 +53,15 @@ pub(crate) enum Bequest {
 impl Inheritance {
     /// What a former process offers, or the service manager; nothing of either is usual.
     pub(crate) fn receive(config: &Config) -> Result<(Self, Option<Predecessor>)> {
-        if let Some(number) = std::env::var_os(VARIABLE) {
-            let number = number.to_str().and_then(|number| number.parse::<RawFd>().ok());
-            let number = number.ok_or_else(|| anyhow!("{VARIABLE} is not the number of a descriptor"))?;
-            let (inheritance, predecessor) = from_predecessor(number, config)?;
-            return Ok((inheritance, Some(predecessor)));
+        let Some(line) = line()? else { return Ok((from_service_manager(config)?, None)) };
+        let predecessor = Predecessor { line };
+        match predecessor.offer(config) {
+            Ok(inheritance) => Ok((inheritance, Some(predecessor))),
+            Err(error) => {
+                predecessor.give_up(&format!("{error:#}"));
+                Err(error)
+            }
         }
-        Ok((from_service_manager(config)?, None))
     }
 
     /// The sockets of an address, if there are any.
@@ -69,7 +71,18 @@ impl Inheritance {
     }
 }
 
-fn from_predecessor(number: RawFd, config: &Config) -> Result<(Inheritance, Predecessor)> {
+/// Tells a former process, if there is one, that this one can't even begin.
+pub(crate) fn refuse(reason: &str) {
+    if let Ok(Some(line)) = line() {
+        Predecessor { line }.give_up(reason);
+    }
+}
+
+/// The line to a former process; nothing if there is none. To be asked for once.
+fn line() -> Result<Option<Line>> {
+    let Some(number) = std::env::var_os(VARIABLE) else { return Ok(None) };
+    let number = number.to_str().and_then(|number| number.parse::<RawFd>().ok()).filter(|number| *number > 2);
+    let number = number.ok_or_else(|| anyhow!("{VARIABLE} is not the number of a descriptor"))?;
     // SAFETY: the variable is set by a former process that left this descriptor open for this one, and nobody else here
     // knows of it. That it is open is looked at before it is owned.
     let line = unsafe {
@@ -78,36 +91,7 @@ fn from_predecessor(number: RawFd, config: &Config) -> Result<(Inheritance, Pred
     };
     // No program that this one starts may hold the line open.
     fcntl_setfd(&line, FdFlags::CLOEXEC).context("the line to the former process")?;
-    let line = Line::new(line);
-    let hear = || line.hear(Some(WORD_PATIENCE))?.ok_or_else(|| anyhow!("the former process is gone"));
-    let Word::Offer { protocol, version, process, state_dir } = hear()?.0 else { bail!("no offer to take over") };
-    if protocol != PROTOCOL {
-        bail!("process {process} (ringpost {version}) hands over by version {protocol}, this one takes over by {PROTOCOL}: restart instead");
-    }
-    let configured = Path::new(&config.server.state_dir).canonicalize();
-    if !configured.as_ref().is_ok_and(|own| *own == state_dir) {
-        bail!(
-            "server.state_dir is {}, and the running server's is {}: that needs a restart",
-            config.server.state_dir,
-            state_dir.display()
-        );
-    }
-    let mut inheritance = Inheritance::default();
-    loop {
-        let (word, mut beside) = hear()?;
-        match word {
-            Word::Listening { address } => add(&mut inheritance.listening, address, beside),
-            Word::AdminTcp => inheritance.admin.tcp = beside.pop().map(TcpListener::from),
-            Word::AdminSocket { .. } => inheritance.admin.unix = beside.pop().map(UnixListener::from),
-            Word::Lock => inheritance.lock = beside.pop(),
-            Word::OfferEnds => break,
-            other => bail!("the former process says {other:?} in the middle of its offer"),
-        }
-    }
-    if inheritance.lock.is_none() {
-        bail!("the former process does not hand over the lock of its state directory");
-    }
-    Ok((inheritance, Predecessor { line }))
+    Ok(Some(Line::new(line)))
 }
 
 fn add(listening: &mut Vec<(SocketAddr, Vec<OwnedFd>)>, address: SocketAddr, sockets: Vec<OwnedFd>) {
@@ -150,6 +134,41 @@ fn from_service_manager(config: &Config) -> Result<Inheritance> {
 }
 
 impl Predecessor {
+    /// What the former process has to offer.
+    fn offer(&self, config: &Config) -> Result<Inheritance> {
+        let hear = || self.line.hear(Some(WORD_PATIENCE))?.ok_or_else(|| anyhow!("the former process is gone"));
+        let Word::Offer { protocol, version, process, state_dir, kept_open } = hear()?.0 else {
+            bail!("the former process does not begin with an offer")
+        };
+        if protocol != PROTOCOL {
+            bail!(
+                "process {process} (ringpost {version}) hands over by version {protocol}, this one takes over by \
+                 {PROTOCOL}: restart instead"
+            );
+        }
+        let configured = Path::new(&config.server.state_dir).canonicalize();
+        if !configured.as_ref().is_ok_and(|own| *own == state_dir) {
+            let running = state_dir.display();
+            bail!("server.state_dir is {}, the running server's is {running}: restart instead", config.server.state_dir);
+        }
+        let mut inheritance = Inheritance { kept_open, ..Inheritance::default() };
+        loop {
+            let (word, mut beside) = hear()?;
+            match word {
+                Word::Listening { address } => add(&mut inheritance.listening, address, beside),
+                Word::AdminTcp => inheritance.admin.tcp = beside.pop().map(TcpListener::from),
+                Word::AdminSocket { .. } => inheritance.admin.unix = beside.pop().map(UnixListener::from),
+                Word::Lock => inheritance.lock = beside.pop(),
+                Word::OfferEnds => break,
+                other => bail!("the former process says {other:?} in the middle of its offer"),
+            }
+        }
+        if inheritance.lock.is_none() {
+            bail!("the former process does not hand over the lock of its state directory");
+        }
+        Ok(inheritance)
+    }
+
     /// Says that everything is made ready, and waits for the turn. A former process that has died meanwhile leaves the turn
     /// as well.
     pub(crate) fn wait_for_turn(&self) -> Result<()> {

@@ -27,8 +27,8 @@ pub(super) const DESCRIPTORS_MAX: usize = 200;
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Word {
-    /// The former process: who it is. Its sockets follow.
-    Offer { protocol: u32, version: String, process: u32, state_dir: PathBuf },
+    /// The former process: who it is, and whether somebody keeps its sockets open when all processes end. They follow.
+    Offer { protocol: u32, version: String, process: u32, state_dir: PathBuf, kept_open: bool },
     /// Listening sockets of an address, beside it.
     Listening { address: SocketAddr },
     /// The listening socket of health and metrics, beside it.

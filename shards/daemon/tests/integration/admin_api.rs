@@ -185,7 +185,7 @@ fn changes_leave_entries_with_what_was_before_and_after() {
 
     let order = json!({ "order": "hold", "filter": { "to": "held@example.com" } });
     assert_eq!(ask(&server, "POST", "/api/v1/queue/orders", &order)["changed"], 1);
-    let (_, after) = before_and_after("order");
+    let (_, after) = before_and_after("hold");
     assert_eq!((&after["order"]["filter"], &after["changed"]), (&order["filter"], &json!(1)));
     ask(&server, "POST", "/api/v1/queue/verification", &Value::Null);
     assert_eq!(before_and_after("verify").0, Value::Null);

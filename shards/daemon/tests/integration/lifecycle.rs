@@ -1,7 +1,9 @@
 //! Ready, draining, stopped: what clients see of it.
 
+use crate::support::hop::{Answer, Hop, Moment};
 use crate::support::load::{Running, verify};
 use crate::support::net::{listening_sockets, reset};
+use crate::support::queue::hasty;
 use crate::support::server::Server;
 use crate::support::settings::Settings;
 use crate::support::smtp::{Client, queued_id};
@@ -105,6 +107,28 @@ fn sigterm_under_load_keeps_every_promise_and_counts_it() {
     server.wait_until_delivered();
     verify(&[acked], &server.mail());
     server.maildir("example.com/held").only();
+}
+
+/// A host that is taken out of service goes on until its mail is elsewhere.
+#[test]
+fn a_drain_delivers_what_waits_before_the_end() {
+    let hop = Hop::obliging();
+    hop.change(|moment| if matches!(moment, Moment::Mail) { Answer::Say("451 4.3.0 not now") } else { Answer::Usual });
+    let hosts = format!("hosts = [\"{}\"]", hop.address);
+    let settings = hasty().target("hop", "smtp", &[&hosts, "breaker_failures = 0"]);
+    let mut server = Server::start(settings.domain_to("example.com", "\"hop\"", &[]));
+    let mut client = Client::hello(server.smtp());
+    for _ in 0..3 {
+        client.deliver("a@example.org", &["b@example.com"], &message("waits", "x\r\n"));
+    }
+    client.quit();
+    server.tell(&["drain", "--queue", "60s"]).ok();
+    wait_until_refused(server.smtp());
+    assert!(server.ended().is_none(), "it does not wait for its queue");
+    hop.change(|_| Answer::Usual);
+    hop.wait_for(3);
+    assert!(server.wait().success());
+    assert_eq!(server.log().last().expect("lines")["delivered"], 3);
 }
 
 #[test]
