@@ -6,7 +6,7 @@
 
 use anyhow::{Context, Result, anyhow};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::pipe::{PipeFlags, pipe_with};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::fs::File;
@@ -21,8 +21,8 @@ const END: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 /// The new process.
 pub(super) struct Newborn {
     process: Pid,
-    /// Means this process also when its number is another's.
-    handle: OwnedFd,
+    /// Means this process also when its number is another's. Nothing if it has ended already: why is in what it said.
+    handle: Option<OwnedFd>,
 }
 
 impl Newborn {
@@ -41,7 +41,11 @@ impl Newborn {
         File::from(told).read_exact(&mut process).context("the new process is not known")?;
         let process =
             Pid::from_raw(i32::from_ne_bytes(process)).ok_or_else(|| anyhow!("the new process is not known"))?;
-        let handle = pidfd_open(process, PidfdFlags::empty()).context("the new process ended at once")?;
+        let handle = match pidfd_open(process, PidfdFlags::empty()) {
+            Ok(handle) => Some(handle),
+            Err(Errno::SRCH) => None,
+            Err(error) => return Err(error).context("the new process can't be watched"),
+        };
         Ok(Self { process, handle })
     }
 
@@ -52,10 +56,11 @@ impl Newborn {
 
     /// Waits a moment for its end, and ends it otherwise.
     pub(super) fn end(&self) {
-        let mut waited = [PollFd::new(&self.handle, PollFlags::IN)];
+        let Some(handle) = &self.handle else { return };
+        let mut waited = [PollFd::new(handle, PollFlags::IN)];
         if !matches!(retry_on_intr(|| poll(&mut waited, Some(&END))), Ok(1)) {
             // It may have ended in this moment.
-            let _ = pidfd_send_signal(&self.handle, Signal::KILL);
+            let _ = pidfd_send_signal(handle, Signal::KILL);
         }
     }
 }
@@ -93,9 +98,10 @@ mod tests {
         let name = std::fs::read_to_string(format!("/proc/{}/comm", newborn.process())).expect("it is there");
         assert_eq!(name.trim(), "sleep");
         assert_ne!(parent_of(newborn.process()), std::process::id());
-        pidfd_send_signal(&newborn.handle, Signal::TERM).expect("it is there");
+        let handle = newborn.handle.as_ref().expect("it is there");
+        pidfd_send_signal(handle, Signal::TERM).expect("it is there");
         newborn.end();
-        let mut waited = [PollFd::new(&newborn.handle, PollFlags::IN)];
+        let mut waited = [PollFd::new(handle, PollFlags::IN)];
         assert_eq!(poll(&mut waited, Some(&Timespec::default())), Ok(1), "it has not ended");
     }
 

@@ -94,12 +94,13 @@ impl Line {
         let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
         let mut ancillary = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::CMSG_CLOEXEC;
-        let received = recvmsg(&self.0, &mut [IoSliceMut::new(&mut text)], &mut ancillary, flags);
-        let received = match received {
-            Ok(received) => received,
-            Err(rustix::io::Errno::CONNRESET) => return Ok(None),
-            Err(error) => return Err(error).context("the other process can't be heard"),
+        let mut receive = || recvmsg(&self.0, &mut [IoSliceMut::new(&mut text)], &mut ancillary, flags);
+        let received = match receive() {
+            // The other end was closed before it had heard all. What it had said itself is still to come.
+            Err(rustix::io::Errno::CONNRESET) => receive(),
+            other => other,
         };
+        let received = received.context("the other process can't be heard")?;
         let beside = ancillary.drain().flat_map(|message| match message {
             RecvAncillaryMessage::ScmRights(descriptors) => descriptors.collect::<Vec<_>>(),
             _ => Vec::new(),
@@ -152,6 +153,17 @@ mod tests {
         assert_eq!(&read, b"x");
         assert_eq!(other.hear(None).expect("heard").expect("a word").0, Word::Prepared);
         assert!(other.hear(None).expect("the end").is_none());
+    }
+
+    #[test]
+    fn the_last_words_of_one_that_did_not_listen_are_heard() {
+        let (one, other) = Line::pair().expect("a pair");
+        one.say(&Word::OfferEnds, &[]).expect("said");
+        other.say(&Word::Failed { reason: "no".to_owned() }, &[]).expect("said");
+        drop(other);
+        let (heard, _) = one.hear(None).expect("heard").expect("a word");
+        assert_eq!(heard, Word::Failed { reason: "no".to_owned() });
+        assert!(one.hear(None).expect("the end").is_none());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::support::server::Server;
 use crate::support::settings::Settings;
 use crate::support::smtp::Client;
 use crate::support::text::message;
+use ringpost_metrics::ProcessGauge;
 
 #[test]
 fn what_the_load_tester_counted_is_what_the_server_counted() {
@@ -122,7 +123,7 @@ fn is_well_formed(line: &str) -> bool {
     }
     let Some((series, value)) = line.rsplit_once(' ') else { return line.is_empty() };
     let Some((name, labels)) = series.split_once('{') else {
-        return OF_PROCESS.contains(&series) && value.parse::<f64>().is_ok();
+        return is_of_process(series) && value.parse::<f64>().is_ok();
     };
     let labels = labels.strip_suffix('}').unwrap_or("=");
     let is_label = |label: &str| {
@@ -132,19 +133,10 @@ fn is_well_formed(line: &str) -> bool {
     is_name(name) && labels.split(',').all(is_label) && value.parse::<f64>().is_ok()
 }
 
-/// Metrics that belong to no shard.
-const OF_PROCESS: [&str; 10] = [
-    "ringpost_build_info",
-    "ringpost_start_time_seconds",
-    "ringpost_start_phase_seconds",
-    "ringpost_state",
-    "ringpost_probe_failing",
-    "ringpost_certificate_expiry_timestamp_seconds",
-    "ringpost_canary_state",
-    "ringpost_upgrades_total",
-    "ringpost_spans_exported_total",
-    "ringpost_spans_dropped_total",
-];
+/// Whether a metric is of the process, so that not every shard has it.
+fn is_of_process(name: &str) -> bool {
+    ProcessGauge::ALL.iter().any(|row| row.family().name == name)
+}
 
 #[test]
 fn the_text_is_what_prometheus_reads() {
@@ -163,7 +155,7 @@ fn the_text_is_what_prometheus_reads() {
         assert!(first == second && first > 0, "{first} {second}");
         for sample in samples.iter().filter(|line| !line.contains("shard=\"")) {
             let name = sample.split(['{', ' ']).next().expect("a name");
-            assert!(OF_PROCESS.contains(&name), "{sample}");
+            assert!(is_of_process(name), "{sample}");
         }
         let metrics = Metrics::parse(&text);
         for name in declared_names(&text) {
@@ -176,6 +168,6 @@ fn the_text_is_what_prometheus_reads() {
 fn declared_names(text: &str) -> Vec<String> {
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let pairs = types.filter_map(|rest| rest.split_once(' '));
-    let of_shards = pairs.filter(|(name, kind)| *kind != "histogram" && !OF_PROCESS.contains(name));
+    let of_shards = pairs.filter(|(name, kind)| *kind != "histogram" && !is_of_process(name));
     of_shards.map(|(name, _)| name.to_owned()).collect()
 }
