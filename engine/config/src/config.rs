@@ -49,6 +49,8 @@ pub struct Config {
     pub explain: Explain,
     /// Health, metrics and the API.
     pub admin: Admin,
+    /// When a config that is tried on one core is taken back.
+    pub canary: Canary,
     /// What is logged, and how.
     pub log: Log,
     /// Traces of messages.
@@ -73,6 +75,7 @@ impl Default for Config {
             targets: vec![Target::default()],
             explain: Explain::default(),
             admin: Admin::default(),
+            canary: Canary::default(),
             log: Log::default(),
             telemetry: Telemetry::default(),
         }
@@ -258,6 +261,8 @@ pub struct Tls {
     pub client_certificates: ClientCertificates,
     /// The PEM file of the authorities that certificates of clients are verified against.
     pub client_ca: Option<String>,
+    /// How long before the end of a certificate the server says so.
+    pub expiry_warning: Span,
 }
 
 impl Default for Tls {
@@ -270,6 +275,7 @@ impl Default for Tls {
             post_quantum: true,
             client_certificates: ClientCertificates::default(),
             client_ca: None,
+            expiry_warning: Span::seconds(14 * 86_400),
         }
     }
 }
@@ -411,6 +417,33 @@ impl Default for Admin {
             operators: Vec::new(),
             readers: Vec::new(),
             audit: Some("audit.log".into()),
+        }
+    }
+}
+
+/// When a config that is tried on one core is taken back: how much worse than the others that core may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Canary {
+    /// By how much the share of commands and messages that are refused may be higher.
+    pub rejects: Share,
+    /// The same for what fails or is put off.
+    pub errors: Share,
+    /// How many times as long replies may take.
+    pub latency_factor: u32,
+    /// Time that counts as none: replies that take less are never too slow.
+    pub latency_min: Span,
+    /// Connections or messages that the core must have had before it is judged.
+    pub messages_min: u32,
+}
+
+impl Default for Canary {
+    fn default() -> Self {
+        Self {
+            rejects: Share(50_000),
+            errors: Share(50_000),
+            latency_factor: 3,
+            latency_min: Span::millis(100),
+            messages_min: 50,
         }
     }
 }

@@ -24,6 +24,7 @@
 //! );
 //! ```
 
+mod canary;
 mod check;
 mod config;
 mod credentials;
@@ -44,7 +45,7 @@ mod tests;
 mod value;
 
 pub use config::{
-    Admin, Certificate, ClientCertificates, Config, CoreLimits, CoreOverride, CoreUse, Cores, Dns, Explain, Limits,
+    Admin, Canary, Certificate, ClientCertificates, Config, CoreLimits, CoreOverride, CoreUse, Cores, Dns, Explain, Limits,
     Listener, ListenerKind, Log, LogFormat, LogLevel, LogRedaction, Server, Share, Space, Telemetry, Tls, TlsStrength, TlsVersion,
 };
 pub use credentials::Credentials;

@@ -9,7 +9,7 @@ use crate::{
     errors::{Errors, Fault, locate},
     reader::{Reader, Table},
     routing::Routing,
-    sections::{ROOT, bans, cores, dns, domain, limits, listener, route, screen, server, storage, target, telemetry, tls},
+    sections::{ROOT, bans, canary, cores, dns, domain, limits, listener, route, screen, server, storage, target, telemetry, tls},
 };
 use std::{collections::BTreeSet, ops::Range};
 use toml_edit::Document;
@@ -91,6 +91,7 @@ fn read(root: &Table<'_>) -> Config {
         targets: targets.list,
         explain: server::explain(root),
         admin,
+        canary: canary::canary(root),
         log: server::log(root),
         telemetry: telemetry::telemetry(root),
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     keys::{Change, Key, Section},
-    sections::{ROOT, bans, cores, dns, domain, limits, listener, route, screen, server, storage, target, telemetry, tls},
+    sections::{ROOT, bans, canary, cores, dns, domain, limits, listener, route, screen, server, storage, target, telemetry, tls},
 };
 use std::fmt::Write;
 
@@ -33,6 +33,7 @@ pub(crate) static SECTIONS: &[&Section] = &[
     &target::TARGET,
     &server::EXPLAIN,
     &server::ADMIN,
+    &canary::CANARY,
     &server::LOG,
     &telemetry::TELEMETRY,
 ];

@@ -92,6 +92,7 @@ impl Config {
         page.bare("post_quantum", self.tls.post_quantum);
         page.choice("client_certificates", self.tls.client_certificates);
         page.optional("client_ca", self.tls.client_ca.as_deref());
+        page.quoted("expiry_warning", self.tls.expiry_warning);
         for certificate in &self.tls.certificates {
             page.section("[[tls.certificates]]");
             page.text("cert", &certificate.cert);
@@ -248,6 +249,14 @@ impl Config {
         page.texts("operators", &self.admin.operators);
         page.texts("readers", &self.admin.readers);
         page.optional("audit", self.admin.audit.as_deref());
+
+        let canary = &self.canary;
+        page.section("[canary]");
+        page.bare("rejects", canary.rejects);
+        page.bare("errors", canary.errors);
+        page.bare("latency_factor", canary.latency_factor);
+        page.quoted("latency_min", canary.latency_min);
+        page.bare("messages_min", canary.messages_min);
 
         page.section("[log]");
         page.choice("format", self.log.format);

@@ -233,7 +233,7 @@ async fn make(shard: Shard, equipment: Equipment) -> Result<(Taking, Seat, Rest)
     let mx = parts.mx(&in_force, Delivery { routes, runner: &runner, resolver, ids }, &owners);
     let mx = mx.map_err(|error| format!("{error:#}"))?;
     let table = Table::new();
-    let taking = Taking { id, shards, target_parts, rudders, mx, owners, runner, store, table, publisher, in_force };
+    let taking = Taking { id, target_parts, rudders, mx, owners, runner, store, table, publisher, in_force };
     let rest = Rest { sockets, inbox: equipment.inbox, orders: equipment.orders, keeper, block, ending };
     Ok((taking, seat, rest))
 }
@@ -348,7 +348,6 @@ fn listener_rules(listener: &Listener) -> ListenerRules {
 /// A shard that takes up what is put in force.
 struct Taking {
     id: ShardId,
-    shards: usize,
     target_parts: TargetParts,
     rudders: Vec<(String, Bound)>,
     mx: Rc<Mx>,

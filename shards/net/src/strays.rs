@@ -6,8 +6,10 @@
 
 use ringpost_base::canonical;
 use socket2::{SockRef, Type};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::{fs, io, mem};
 
 /// The connections that this process has and has not begun to serve, as duplicates, for another one to serve; each with the
@@ -16,14 +18,20 @@ use std::{fs, io, mem};
 ///
 /// What the duplicates are of stays open here until the process ends, which neither the client nor the other process notices.
 pub fn strays(addresses: &[SocketAddr]) -> io::Result<Vec<(SocketAddr, OwnedFd)>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc/self/fd")? {
-        let name = entry?.file_name();
-        let Some(number) = name.to_str().and_then(|name| name.parse::<RawFd>().ok()) else { continue };
+    // All of them first: the directory may show what is duplicated meanwhile.
+    let entries = fs::read_dir("/proc/self/fd")?.collect::<io::Result<Vec<_>>>()?;
+    let (mut found, mut sockets) = (Vec::new(), HashSet::new());
+    for entry in entries {
+        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<RawFd>().ok()) else { continue };
         // SAFETY: the descriptor is borrowed for as long as it is looked at and duplicated. Should its owner close it
         // meanwhile, the calls fail, or are about another descriptor that is as good as any.
         let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
-        if let Some(address) = connection_to(descriptor, addresses).filter(|_| is_untouched(&descriptor)) {
+        let Some(address) = connection_to(descriptor, addresses).filter(|_| is_untouched(&descriptor)) else {
+            continue;
+        };
+        // Two descriptors of one connection would have it served twice.
+        let socket = fs::metadata(entry.path()).map(|socket| (socket.dev(), socket.ino()));
+        if socket.is_ok_and(|socket| sockets.insert(socket)) {
             found.push((address, descriptor.try_clone_to_owned()?));
         }
     }

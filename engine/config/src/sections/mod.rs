@@ -3,6 +3,7 @@
 //! Each file here lists the keys of its sections, reads them, and checks what has to fit together.
 
 pub(crate) mod bans;
+pub(crate) mod canary;
 pub(crate) mod cores;
 pub(crate) mod dns;
 pub(crate) mod domain;
@@ -44,6 +45,7 @@ pub(crate) static ROOT: Section = Section {
         Key::tables("target", "[[target]]", ""),
         Key::table("explain"),
         Key::table("admin"),
+        Key::table("canary"),
         Key::table("log"),
         Key::table("telemetry"),
     ],

@@ -5,6 +5,7 @@ use crate::{
     keys::{Choice, Key, Kind, Section, names},
     reader::{Entry, Setting, Table, Trouble},
 };
+use ringpost_base::Span;
 
 pub(crate) static TLS: Section = Section {
     path: "tls",
@@ -55,6 +56,13 @@ pub(crate) static TLS: Section = Section {
             "The PEM file of the authorities that certificates of clients are verified against, with \
              `client_certificates = \"ask\"` only. Empty: they are logged as not verified.",
         ),
+        Key::new(
+            "expiry_warning",
+            Kind::Time { min: Span::millis(0), max: EXPIRY_WARNING_MAX },
+            r#""14d""#,
+            "How long before the end of a certificate the server is degraded and says so: of one that it shows clients, or \
+             that a target has it show. Renewal should come before that. 0: only once it has ended.",
+        ),
     ],
 };
 
@@ -84,6 +92,9 @@ pub(crate) static CERTIFICATES: Section = Section {
         ),
     ],
 };
+
+/// Longer than a certificate lasts that clients of the Web would take.
+const EXPIRY_WARNING_MAX: Span = Span::seconds(398 * 86_400);
 
 const STRENGTH: &str = "128 or 256";
 
@@ -131,6 +142,7 @@ pub(crate) fn tls(root: &Table<'_>) -> (Tls, Setting<bool>) {
         post_quantum: table.flag("post_quantum", default.post_quantum).value,
         client_certificates: asked.value,
         client_ca: client_ca.value,
+        expiry_warning: table.time("expiry_warning", default.expiry_warning).value,
     };
     (tls, required)
 }

@@ -24,6 +24,9 @@ const SHIMS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/integration/runb
 /// The state directory of the pages.
 pub(super) const STATE_DIR: &str = "/var/lib/ringpost";
 
+/// The number of the user of the pages, to whom files may be given; the server of the stage runs as root.
+const USER: u32 = 64990;
+
 /// The config file of the pages.
 pub(super) const CONFIG: &str = "/etc/ringpost/ringpost.toml";
 
@@ -43,13 +46,15 @@ const LOG_LINES: usize = 30;
 pub(super) struct Stage {
     folder: TempDir,
     settings: Settings,
+    /// What it has as /var/lib, if that is a disk of its own.
+    disk: Option<PathBuf>,
     /// Its first process, as the machine that the test runs on sees it.
     init: String,
     unshare: Option<Guarded>,
 }
 
 impl Stage {
-    /// Sets it up, with a server that takes mail. Its state directory is on `disk` if there is one.
+    /// Sets it up, with a server that takes mail. Its /var/lib is `disk` if there is one.
     pub(super) fn start(settings: Settings, disk: Option<&Path>) -> Self {
         Self::start_with(settings, disk, |_| ())
     }
@@ -62,13 +67,15 @@ impl Stage {
             run(command.args(["route", "add", "local", network, "dev", "lo"]), "").ok();
         }
         let folder = tempfile::Builder::new().prefix("ringpost-runbook-").tempdir().expect("a folder");
-        lay_out(folder.path(), disk);
-        let mut stage = Self { folder, settings, init: String::new(), unshare: None };
+        lay_out(folder.path());
+        let disk = disk.map(Path::to_owned);
+        let mut stage = Self { folder, settings, disk, init: String::new(), unshare: None };
         prepare(&stage.path("/etc/ringpost"));
         stage.configure();
         let file = File::create(stage.folder.path().join("err")).expect("a file");
         let mut command = Command::new(program("unshare", "util-linux"));
         command.args(["--pid", "--mount", "--fork", "--kill-child", "sh", SCRIPT]).arg(stage.folder.path());
+        command.args(&stage.disk);
         stage.unshare = Some(Guarded::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file)));
         stage.wait_until_up();
         stage.inside(&["systemctl", "start", "ringpost"]).ok();
@@ -90,6 +97,9 @@ impl Stage {
 
     /// A file below /etc, /var, /tmp or /usr/local/bin of the stage.
     pub(super) fn path(&self, path: &str) -> PathBuf {
+        if let (Some(disk), Some(inner)) = (&self.disk, path.strip_prefix("/var/lib/")) {
+            return disk.join(inner);
+        }
         let inner = path.strip_prefix("/usr/local/").unwrap_or(path);
         self.folder.path().join(inner.trim_start_matches('/'))
     }
@@ -168,6 +178,7 @@ impl Stage {
         Maildir(self.mail().join(path))
     }
 
+    /// Where these are.
     pub(super) fn mail(&self) -> PathBuf {
         self.path("/var/lib/ringpost/mail")
     }
@@ -207,18 +218,20 @@ impl Drop for Stage {
 }
 
 /// What the stage finds as /etc, /var, /tmp and /usr/local.
-fn lay_out(folder: &Path, disk: Option<&Path>) {
+fn lay_out(folder: &Path) {
     for name in ["bin", "shims", "tmp", "var/backups", "var/lib", "var/log", "var/tmp"] {
         fs::create_dir_all(folder.join(name)).expect("made");
-    }
-    let state = folder.join("var/lib/ringpost");
-    match disk {
-        Some(disk) => std::os::unix::fs::symlink(disk, state).expect("linked"),
-        None => fs::create_dir(state).expect("made"),
     }
     let etc = folder.join("etc");
     run(Command::new("cp").args(["-a", "/etc"]).arg(&etc), "").ok();
     fs::create_dir(etc.join("ringpost")).expect("made");
+    for (file, line) in [
+        ("passwd", format!("ringpost:x:{USER}:{USER}::{STATE_DIR}:/usr/sbin/nologin")),
+        ("group", format!("ringpost:x:{USER}:")),
+    ] {
+        let text = fs::read_to_string(etc.join(file)).expect("text");
+        fs::write(etc.join(file), format!("{}\n{line}\n", text.trim_end())).expect("written");
+    }
     std::os::unix::fs::symlink(BINARY, folder.join("bin/ringpost")).expect("linked");
     for entry in fs::read_dir(SHIMS).expect("a folder") {
         let from = entry.expect("an entry").path();

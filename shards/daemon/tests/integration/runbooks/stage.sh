@@ -2,7 +2,7 @@
 # for systemctl, journalctl and sudo. Started with process and mount namespaces of its own; the machine that the test runs on
 # sees none of it.
 #
-# Usage: stage.sh FOLDER
+# Usage: stage.sh FOLDER [DISK]
 set -eu
 folder=$1
 
@@ -11,7 +11,9 @@ mount -t proc proc /proc
 mount --bind "$folder/shims" /usr/local/sbin
 mount --bind "$folder/bin" /usr/local/bin
 mount --bind "$folder/etc" /etc
-mount --rbind "$folder/var" /var
+mount --bind "$folder/var" /var
+# A disk that can be filled.
+[ -z "${2:-}" ] || mount --bind "$2" /var/lib
 mount -t tmpfs -o mode=755 tmpfs /run
 mount --bind "$folder/tmp" /tmp
 touch /run/stage-is-up
