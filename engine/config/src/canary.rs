@@ -46,7 +46,8 @@ impl Config {
         let mut reasons = Vec::new();
         for listener in &next.listeners {
             let Some(former) = self.listeners.iter().find(|former| former.name == listener.name) else { continue };
-            let changed = [("proxy_from", former.proxy_from != listener.proxy_from), ("tls", former.tls != listener.tls)];
+            let changed =
+                [("proxy_from", former.proxy_from != listener.proxy_from), ("tls", former.tls != listener.tls)];
             for (key, _) in changed.into_iter().filter(|(_, changed)| *changed) {
                 let name = &listener.name;
                 reasons.push(format!(
@@ -107,13 +108,17 @@ mod tests {
     fn what_a_core_decides_alone_is_tried_and_what_all_decide_is_held_back() {
         check("", &[], &[]);
         check(
-            "[limits]\nmessage_size = '1MiB'\nmessages_per_ip = 5\nrecipients = 3",
+            "[limits]\nmessage_size = '1MiB'\nmessages_per_ip = 5\nrecipients = 300",
             &["limits.message_size", "limits.recipients"],
             &["limits.messages_per_ip"],
         );
         check("[[domain]]\nname = 'b.org'\ntarget = 'local'", &["domain[b.org]"], &[]);
         check("[[target]]\nname = 'new'\nkind = 'discard'", &[], &["target[new]"]);
-        check("[screen]\nweight_pregreet = 3\n[greylist]\nmode = 'all'", &["screen.weight_pregreet"], &["greylist.mode"]);
+        check(
+            "[screen]\nweight_helo_malformed = 3\n[greylist]\nmode = 'all'",
+            &["screen.weight_helo_malformed"],
+            &["greylist.mode"],
+        );
         check(
             "[bans]\nallow = ['10.0.0.1']\n[log]\nlevel = 'warn'\n[telemetry]\nsample = 1\n[canary]\nmessages_min = 1",
             &[],
@@ -134,7 +139,9 @@ mod tests {
         let new = "[[target]]\nname = 'new'\nkind = 'discard'\n";
         check_refused(
             BASE,
-            &format!("{BASE}{new}[[domain]]\nname = 'b.org'\ntarget = 'new'\n[[route]]\nrecipient = 'x@*'\ntarget = 'new'"),
+            &format!(
+                "{BASE}{new}[[domain]]\nname = 'b.org'\ntarget = 'new'\n[[route]]\nrecipient = 'x@*'\ntarget = 'new'"
+            ),
             &["domain[b.org] leads to the target \"new\"", "a route leads to the target \"new\""],
         );
         check_refused(BASE, &format!("{BASE}{new}[queue]\ndefault_target = 'new'"), &["queue.default_target leads"]);

@@ -424,7 +424,7 @@ impl Default for Admin {
 /// When a config that is tried on one core is taken back: how much worse than the others that core may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Canary {
-    /// By how much the share of commands and messages that are refused may be higher.
+    /// By how much the share of replies that are 5xx may be higher.
     pub rejects: Share,
     /// The same for what fails or is put off.
     pub errors: Share,

@@ -44,6 +44,7 @@ mod targets;
 mod tests;
 mod value;
 
+pub use canary::Trial;
 pub use config::{
     Admin, Canary, Certificate, ClientCertificates, Config, CoreLimits, CoreOverride, CoreUse, Cores, Dns, Explain, Limits,
     Listener, ListenerKind, Log, LogFormat, LogLevel, LogRedaction, Server, Share, Space, Telemetry, Tls, TlsStrength, TlsVersion,
@@ -53,4 +54,5 @@ pub use errors::{Error, Errors};
 pub use reference::markdown;
 pub use reload::{Fixed, FixedListener};
 pub use routing::{DomainRoute, PatternRoute, Routing};
+pub use secrets::shown_name;
 pub use targets::{HopHost, HopOptions, HopPlace, HopTls, Target, TargetKind, WebhookFormat, WebhookOptions};

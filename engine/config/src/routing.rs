@@ -18,6 +18,16 @@ pub struct Routing {
     pub next_hop_timeout: Span,
 }
 
+impl Routing {
+    /// Every target that mail is led to, with what leads there, in words.
+    pub(crate) fn named_targets(&self) -> impl Iterator<Item = (String, &String)> {
+        let domains = self.domains.iter().map(|route| (format!("domain[{}]", route.domain), &route.targets));
+        let patterns = self.patterns.iter().map(|route| ("a route".to_owned(), &route.targets));
+        let named = domains.chain(patterns).flat_map(|(who, names)| names.iter().map(move |name| (who.clone(), name)));
+        named.chain(self.default_target.iter().map(|name| ("queue.default_target".to_owned(), name)))
+    }
+}
+
 impl Default for Routing {
     fn default() -> Self {
         Self {

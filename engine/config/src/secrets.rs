@@ -45,6 +45,11 @@ impl Secret {
     }
 }
 
+/// A DNS name as it may be shown: without labels that look like the keys which providers of lists give to their customers.
+pub fn shown_name(name: &str) -> String {
+    Secret::Name.hide(name)
+}
+
 fn url(value: &str) -> String {
     let (bare, query) = value.split_once('?').map_or((value, ""), |(bare, _)| (bare, "?***"));
     let authority = bare.find("://").map_or(0, |at| at + 3);

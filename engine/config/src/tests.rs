@@ -350,7 +350,7 @@ fn every_fault_of_a_file_is_reported_at_once() {
              100",
             "f:8:1: limits.recipient: unknown key; did you mean \"recipients\"?",
             "f:9:2: unheard_of: unknown key; the file takes server, cores, listener, tls, dns, limits, smtp, bans, \
-             screen, greylist, spool, queue, domain, route, target, explain, admin, log, telemetry",
+             screen, greylist, spool, queue, domain, route, target, explain, admin, canary, log, telemetry",
             "f:11:1: tls.certificates: found a table, wants an array of tables, written [[tls.certificates]]",
         ],
     );
@@ -384,7 +384,7 @@ fn no_text_of_the_file_reaches_a_terminal_as_it_is() {
         "\"\\u001b[31m\" = 1\nserver.hostname = \"\\u001b\"",
         &[
             "f:1:1: \"\\u{1b}[31m\": unknown key; the file takes server, cores, listener, tls, dns, limits, smtp, bans, \
-         screen, greylist, spool, queue, domain, route, target, explain, admin, log, telemetry",
+         screen, greylist, spool, queue, domain, route, target, explain, admin, canary, log, telemetry",
             "f:2:19: server.hostname: \"\\u{1b}\" is not a host name: it has a character that is not a letter, a \
          digit, \"-\" or \".\"",
         ],

@@ -21,7 +21,7 @@ use ringpost_queue::{
     DefaultRoute, Destination, DestinationOptions, DomainRoute, PatternRoute, Queue, Routes, RoutesSetup,
 };
 use ringpost_runtime::local::Bell;
-use ringpost_runtime::{Inbox, MeshSeat, Shard, entropy, sleep, spawn_vital, tick};
+use ringpost_runtime::{Inbox, MeshSeat, Pace, Shard, entropy, sleep, spawn_vital, tick};
 use ringpost_serve::{ListenerRules, Mx, MxSetup, Owners, OwnersSetup, Question, Rules, Timeouts, Verdict};
 use ringpost_smtp::Protocol;
 use ringpost_store::{Budget, FilesThread, JobDone, Opened, Orphans, Setup as StoreSetup, SpaceLimits, Store, TakeOver, open};
@@ -589,20 +589,32 @@ impl Moving {
 }
 
 async fn take_over_all(runner: &Rc<Runner>, routes: &Rc<Routes>, groups: Vec<Orphans>) {
-    for group in groups {
-        let mut under_way = TakeOver::new(group);
-        let recovered = loop {
+    let mut left: Vec<TakeOver<_>> = groups.into_iter().map(TakeOver::new).collect();
+    let mut pace = Pace::default();
+    loop {
+        // One that can't be taken over holds up no other.
+        let mut failed = Vec::new();
+        for mut under_way in left {
             let look = |id, stored: &[u8]| digest(routes, id, stored);
             match runner.store().take_over(&mut under_way, look).await {
-                Ok(recovered) => break recovered,
+                Ok(recovered) => {
+                    for message in recovered {
+                        runner.recovered(requeued(message));
+                        pace.breathe().await;
+                    }
+                }
                 Err(error) => {
                     let again = TAKE_OVER_AGAIN.as_secs();
                     tracing::error!(%error, again_in_seconds = again, "a spool can't be taken over");
-                    sleep(TAKE_OVER_AGAIN).await;
+                    failed.push(under_way);
                 }
             }
-        };
-        recovered.into_iter().for_each(|message| runner.recovered(requeued(message)));
+        }
+        if failed.is_empty() {
+            return;
+        }
+        left = failed;
+        sleep(TAKE_OVER_AGAIN).await;
     }
 }
 

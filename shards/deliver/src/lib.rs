@@ -17,8 +17,10 @@ mod reroute;
 mod runner;
 mod spans;
 mod target;
+mod troubles;
 mod webhook;
 
 pub use leases::{LeaseAnswer, LeaseMesh, LeaseQuestion, Leases};
 pub use runner::{Directions, Reach, Runner, RunnerSetup, item};
 pub use target::{TargetParts, Targets, check};
+pub use troubles::TargetState;

@@ -19,6 +19,7 @@ use std::rc::Rc;
 pub(crate) struct InFiles {
     id: SpoolId,
     leg: LegId,
+    destination: Rc<str>,
     envelope: Rc<Envelope>,
     /// Recipient numbers of each place, by the place's number.
     places: Vec<Vec<u32>>,
@@ -57,7 +58,7 @@ impl Runner {
     }
 
     fn submit(&self, kind: JobKind, underway: Underway, places: Vec<Vec<u32>>, outcomes: Vec<(u32, Outcome)>) {
-        let Underway { leg, parcel, traced, .. } = underway;
+        let Underway { leg, destination, parcel, traced } = underway;
         let content = match parcel.content {
             LoadedContent::Memory(bytes) => JobContent::Memory(bytes),
             LoadedContent::File(path, file) => JobContent::File(path, file),
@@ -65,7 +66,8 @@ impl Runner {
         let number = self.next_job.get();
         self.next_job.set(number + 1);
         let (id, again) = (parcel.id, parcel.again);
-        let waiting = InFiles { id, leg, envelope: parcel.envelope, places, outcomes, since: tick(), traced };
+        let envelope = parcel.envelope;
+        let waiting = InFiles { id, leg, destination, envelope, places, outcomes, since: tick(), traced };
         self.in_files.borrow_mut().insert(number, waiting);
         self.files.submit(Job { number, id, kind, content, again });
     }
@@ -73,8 +75,9 @@ impl Runner {
     /// The files thread has done a job.
     pub(crate) fn collected(self: &Rc<Self>, done: JobDone) {
         let Some(waiting) = self.in_files.borrow_mut().remove(&done.number) else { return };
-        let InFiles { id, leg, envelope, places, mut outcomes, since, traced } = waiting;
+        let InFiles { id, leg, destination, envelope, places, mut outcomes, since, traced } = waiting;
         self.block.observe(Timing::Attempt, tick().since(since));
+        self.troubles.note(&destination, &done.places);
         for (place, result) in done.places {
             let outcome = match result {
                 Ok(()) => Outcome::Delivered(How::Final),

@@ -5,6 +5,7 @@ use crate::leases::{Asker, Leases};
 use crate::parcel::{Done, Parcel};
 use crate::spans::Traced;
 use crate::target::{Target, Targets};
+use crate::troubles::{TargetState, Troubles};
 use ringpost_base::{MessageIds, SpoolId};
 use ringpost_message::{Envelope, Recipient};
 use ringpost_metrics::{Block, Counter, Gauge, Timing};
@@ -81,6 +82,8 @@ pub struct Runner {
     /// Attempts that wait for the files thread, by the number of their job.
     pub(crate) in_files: RefCell<HashMap<u64, crate::local::InFiles>>,
     pub(crate) next_job: Cell<u64>,
+    /// Local targets that fail.
+    pub(crate) troubles: Troubles,
     /// Sessions that wait for a next hop, by destination.
     pub(crate) sessions: RefCell<HashMap<Rc<str>, Sessions>>,
     work: Bell,
@@ -114,6 +117,7 @@ impl Runner {
             tracer,
             in_files: RefCell::default(),
             next_job: Cell::new(0),
+            troubles: Troubles::default(),
             sessions: RefCell::default(),
             work: Bell::default(),
             stopped: Cell::new(false),
@@ -166,6 +170,7 @@ impl Runner {
     pub fn redirect(self: &Rc<Self>, options: QueueOptions, directions: Directions) {
         self.queue.borrow_mut().configure(options, &|name| directions.targets.is_local(name));
         let former = self.directions.replace(directions);
+        self.troubles.retain(|name| self.directions.borrow().targets.find(name).is_some());
         former.targets.retire(&self.directions.borrow().targets);
         let renewed = self.directions.borrow().targets.renewed_since(&former.targets);
         renewed.iter().for_each(|name| self.leases.renew(name));
@@ -188,6 +193,12 @@ impl Runner {
     /// The spool that it delivers from.
     pub fn store(&self) -> &Rc<Store> {
         &self.store
+    }
+
+    /// How the targets do that this shard knows about: those elsewhere that it owns, and those here by what it tried itself.
+    pub fn target_states(&self) -> Vec<TargetState> {
+        let elsewhere = self.leases.view().into_iter().map(TargetState::of);
+        elsewhere.chain(self.troubles.states()).collect()
     }
 
     /// The leases.

@@ -112,6 +112,19 @@ impl Dns {
         Resolver::start(self.clone())
     }
 
+    /// Looks whether a server answers at all, by a question about a name of one's own: an answer that there is nothing is one,
+    /// and so is a refusal. Not for a shard: to be awaited on the thread where the sockets are.
+    ///
+    /// # Errors
+    /// That none did.
+    pub async fn reach(&self, name: &str) -> Result<(), Failure> {
+        let question = Question { name: name.into(), kind: Kind::Ipv4 };
+        match resolve(&self.0.hickory, &question, self.0.limit).await.result {
+            Err(failure @ (Failure::Timeout | Failure::Unreachable)) => Err(failure),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn cache(&self) -> usize {
         self.0.cache
     }

@@ -46,5 +46,5 @@ pub use strays::strays;
 pub use table::Table;
 pub use tls::{
     Acceptor, CertificateFiles, ClientCertificate, ClientCertificates, Fingerprint, Handshake, Strength, Ticketing,
-    TlsMin, TlsOptions,
+    TlsMin, TlsOptions, certificate_expires,
 };

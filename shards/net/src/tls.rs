@@ -22,7 +22,8 @@ use ringpost_base::Timestamp;
 use rustls::crypto::aws_lc_rs;
 use rustls::server::{NoClientAuth, ProducesTickets, danger::ClientCertVerifier};
 use rustls::{HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection, SupportedProtocolVersion, version};
-use std::{path::PathBuf, sync::Arc};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A certificate as it is configured.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +134,16 @@ struct Inner {
     /// What clients' certificates are judged by, if they are asked for any.
     clients: Option<Arc<Clients>>,
     expires: Option<Timestamp>,
+}
+
+/// When the certificate in a PEM file ends, the first one if there are several; nothing if that can't be read from it. Blocks,
+/// so it is for a thread that may.
+///
+/// # Errors
+/// If the file can't be read, or holds no certificate.
+pub fn certificate_expires(path: &Path) -> Result<Option<Timestamp>, NetError> {
+    let certificates = chains::certificates(path)?;
+    Ok(certificates.first().and_then(|certificate| Some(der::Fields::read(certificate)?.not_after)))
 }
 
 impl Acceptor {

@@ -9,7 +9,7 @@ use crate::rules::{ListenerRules, Rules, among};
 use ringpost_base::{
     ByteCount, Entropy, MessageIds, SessionId, SessionIds, ShardId, SpoolId, Tick, Timestamp, canonical,
 };
-use ringpost_dns::{Answers, BreakerOptions, Dns, List, Lists, Resolver};
+use ringpost_dns::{Answers, BreakerOptions, Dns, List, ListState, Lists, Resolver};
 use ringpost_message::Envelope;
 use ringpost_metrics::{Block, Counter, Gauge};
 use ringpost_net::{Closed, Connection, Table};
@@ -162,6 +162,11 @@ impl Mx {
     /// Asks other servers of the DNS from now on; with those in force nothing changes.
     pub fn replace_dns(&self, dns: &Dns) {
         self.resolver.replace(dns.clone());
+    }
+
+    /// How the DNS lists do, as this shard sees them.
+    pub fn list_states(&self) -> Vec<ListState> {
+        self.lists().map_or_else(Vec::new, |lists| lists.states())
     }
 
     /// What is known of a session, or of the session of a message: the steps that the trail still has.

@@ -19,8 +19,8 @@ pub(crate) static CANARY: Section = Section {
             "rejects",
             Kind::Share,
             "0.05",
-            "By how much the share of commands and messages answered 5xx may be higher than on the other cores: 0.05 is five \
-             of a hundred. What chance explains doesn't count. Raise it before a config that is to refuse more.",
+            "By how much the share of replies that are 5xx may be higher than on the other cores: 0.05 is five of a hundred. \
+             What chance explains doesn't count. Raise it before a config that is to refuse more.",
         ),
         Key::new(
             "errors",

@@ -109,7 +109,8 @@ fn each_alert_fires_and_keeps_quiet_as_its_test_says() {
     promtool(&["test", "rules", TESTS]).ok();
     let tests = shipped(&format!("{FOLDER}/{TESTS}"));
     for Alert { name, .. } in alerts() {
-        let cases: Vec<&str> = tests.split("alertname: ").filter(|part| part.starts_with(&format!("{name}\n"))).collect();
+        let cases: Vec<&str> =
+            tests.split("alertname: ").filter(|part| part.starts_with(&format!("{name}\n"))).collect();
         let quiet = cases.iter().filter(|case| case.contains("exp_alerts: []")).count();
         assert!(quiet > 0, "{name}: no test has it keep quiet");
         assert!(cases.len() > quiet, "{name}: no test has it fire");
@@ -122,7 +123,9 @@ fn the_tests_of_the_alerts_can_fail() {
     let folder = tempfile::tempdir().expect("a folder");
     let rules = shipped(&format!("{FOLDER}/{RULES}"));
     fs::write(folder.path().join(TESTS), shipped(&format!("{FOLDER}/{TESTS}"))).expect("written");
-    for (now, then) in [("up{job=\"ringpost\"} == 0", "up{job=\"ringpost\"} == 2"), ("_space_state) >= 2", "_space_state) >= 0")] {
+    for (now, then) in
+        [("up{job=\"ringpost\"} == 0", "up{job=\"ringpost\"} == 2"), ("_space_state) >= 2", "_space_state) >= 0")]
+    {
         assert!(rules.contains(now), "{now}");
         fs::write(folder.path().join(RULES), rules.replace(now, then)).expect("written");
         let mut command = Command::new(program("promtool", "prometheus"));

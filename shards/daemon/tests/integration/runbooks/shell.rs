@@ -79,7 +79,9 @@ impl Shell {
                     out.push_str(&line);
                     out.push('\n');
                 }
-                Err(RecvTimeoutError::Timeout) => panic!("longer than {BLOCK_PATIENCE:?}:\n{block}\nwhich wrote:\n{out}"),
+                Err(RecvTimeoutError::Timeout) => {
+                    panic!("longer than {BLOCK_PATIENCE:?}:\n{block}\nwhich wrote:\n{out}")
+                }
                 Err(RecvTimeoutError::Disconnected) => panic!("the shell has ended:\n{block}\nwhich wrote:\n{out}"),
             }
         }

@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// How long certificates hold. Scanners find fault with less than two months.
-const DAYS: &str = "90";
+const DAYS: u32 = 90;
 
 /// An authority, whose files stand in a folder.
+#[derive(Clone, Debug)]
 pub(crate) struct Authority {
     folder: PathBuf,
+    /// How many days what it issues holds.
+    days: u32,
 }
 
 /// A certificate that an authority made, and its key: both PEM files.
@@ -36,10 +39,17 @@ fn openssl(arguments: &[&str]) -> Command {
 impl Authority {
     /// Makes one in a folder.
     pub(crate) fn new(folder: &Path) -> Self {
-        let authority = Self { folder: folder.join("authority") };
+        let authority = Self { folder: folder.join("authority"), days: DAYS };
         fs::create_dir(&authority.folder).expect("made");
         let mut command = openssl(&["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
-        command.args(["-days", DAYS, "-subj", "/CN=Test Authority", "-addext", "basicConstraints=critical,CA:TRUE"]);
+        command.args([
+            "-days",
+            &DAYS.to_string(),
+            "-subj",
+            "/CN=Test Authority",
+            "-addext",
+            "basicConstraints=critical,CA:TRUE",
+        ]);
         command.args(["-addext", "keyUsage=critical,keyCertSign,cRLSign,digitalSignature"]);
         run(command.arg("-keyout").arg(authority.key()).arg("-out").arg(authority.cert()), "").ok();
         authority
@@ -48,6 +58,11 @@ impl Authority {
     /// Its own certificate, which whoever trusts it needs.
     pub(crate) fn cert(&self) -> PathBuf {
         self.folder.join("ca.pem")
+    }
+
+    /// The same one, whose certificates from now on hold for so many days.
+    pub(crate) fn lasting(&self, days: u32) -> Self {
+        Self { days, ..self.clone() }
     }
 
     fn key(&self) -> PathBuf {
@@ -76,7 +91,7 @@ impl Authority {
         }
         run(request.arg("-keyout").arg(&issued.key).arg("-out").arg(path("csr")), "").ok();
         fs::write(path("ext"), format!("basicConstraints=CA:FALSE\n{extensions}")).expect("written");
-        let mut sign = openssl(&["x509", "-req", "-days", DAYS, "-CAcreateserial", "-in"]);
+        let mut sign = openssl(&["x509", "-req", "-days", &self.days.to_string(), "-CAcreateserial", "-in"]);
         sign.arg(path("csr")).arg("-CA").arg(self.cert()).arg("-CAkey").arg(self.key());
         run(sign.arg("-extfile").arg(path("ext")).arg("-out").arg(&issued.cert), "").ok();
         issued

@@ -47,7 +47,8 @@ impl SmallDisk {
         disk
     }
 
-    fn root(&self) -> PathBuf {
+    /// Where it is mounted.
+    pub(crate) fn root(&self) -> PathBuf {
         self.folder.path().join("root")
     }
 

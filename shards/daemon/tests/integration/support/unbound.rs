@@ -71,9 +71,14 @@ pub(crate) struct Unbound {
 
 impl Unbound {
     pub(crate) fn start(names: &Names) -> Self {
-        let folder = tempfile::Builder::new().prefix("ringpost-test-").tempdir().expect("a folder");
         let ip = own_address();
         let address = UdpSocket::bind((ip, 0)).and_then(|socket| socket.local_addr()).expect("a free port");
+        Self::start_at(address, names)
+    }
+
+    /// The same at an address of the test's choice.
+    pub(crate) fn start_at(address: SocketAddr, names: &Names) -> Self {
+        let folder = tempfile::Builder::new().prefix("ringpost-test-").tempdir().expect("a folder");
         let config = folder.path().join("unbound.conf");
         fs::write(&config, file(address, names)).expect("written");
         let output = File::create(folder.path().join("log")).expect("a file");
@@ -125,7 +130,8 @@ impl Drop for Unbound {
 fn file(address: SocketAddr, names: &Names) -> String {
     let (ip, port) = (address.ip(), address.port());
     format!(
-        "server:\n  interface: {ip}\n  port: {port}\n  access-control: 127.0.0.0/8 allow\n  do-daemonize: no\n  \
+        "server:\n  interface: {ip}\n  port: {port}\n  access-control: 127.0.0.0/8 allow\n  \
+         access-control: 192.0.2.0/24 allow\n  do-daemonize: no\n  \
          chroot: \"\"\n  username: \"\"\n  pidfile: \"\"\n  use-syslog: no\n  verbosity: 1\n  do-ip6: no\n  \
          num-threads: 1\n  module-config: \"iterator\"\n  do-not-query-localhost: no\n  \
          local-zone: \".\" static\n  local-zone: \"in-addr.arpa\" static\n  local-data: \"{PROBE} A 192.0.2.1\"\n\
