@@ -19,6 +19,7 @@
 //! ```
 
 mod bans;
+mod canary;
 mod directory;
 mod domains;
 mod greylist;
@@ -32,6 +33,7 @@ pub use bans::{
     Added, BANS_MAX, BadLine, Ban, BanBook, BanError, BanOptions, BanRule, BanSet, NftablesSet, OPERATOR, Offence,
     Protected,
 };
+pub use canary::{CanaryBands, CanaryJudge, Complaint, Conduct, Shares};
 pub use directory::{
     ALIAS_DEPTH_MAX, Directory, DirectoryFault, Found, LINE_MAX, LINES_MAX, Match, PATTERNS_MAX, Target, without_detail,
 };

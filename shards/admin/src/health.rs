@@ -5,7 +5,7 @@
 use crate::api::{ProbeView, Readiness, ShardPhase};
 use crate::server::Sources;
 use ringpost_base::ShardId;
-use ringpost_control::{Phase, State};
+use ringpost_control::{Board, Phase, State};
 
 /// The server's health at a moment.
 pub(crate) struct Health {
@@ -27,16 +27,21 @@ pub(crate) struct ShardHealth {
     pub(crate) epoch: u64,
 }
 
+/// The phase that the server is in as clients meet it: it has not begun to serve before every shard has.
+pub fn standing(board: &Board) -> Phase {
+    // A shard listens before it acknowledges that it is ready; until all have, a client could still be turned away.
+    let opening = board.shards().any(|shard| board.acknowledged(shard).phase == Phase::Starting);
+    match board.state().phase {
+        Phase::Ready | Phase::Degraded if opening => Phase::Starting,
+        phase => phase,
+    }
+}
+
 impl Health {
     pub(crate) fn read(sources: &Sources) -> Self {
         let board = &sources.board;
         let state = board.state();
-        // A shard listens before it acknowledges that it is ready; until all have, a client could still be turned away.
-        let opening = board.shards().any(|shard| board.acknowledged(shard).phase == Phase::Starting);
-        let phase = match state.phase {
-            Phase::Ready | Phase::Degraded if opening => Phase::Starting,
-            phase => phase,
-        };
+        let phase = standing(board);
         let mut probes = (sources.probes)();
         probes.sort_by_key(|probe| (probe.ok, probe.serves));
         let mut reasons: Vec<String> = probes.iter().filter(|probe| !probe.ok).map(reason).collect();

@@ -106,5 +106,6 @@ pub use control::{
     RefusalStatus,
 };
 pub use error::Error;
+pub use health::standing;
 pub use reference::markdown;
 pub use server::{Admin, Identity, Options, Situation, Sources, Vital};

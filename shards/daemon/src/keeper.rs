@@ -366,7 +366,8 @@ impl Keeper {
         let telemetry = telemetry_options(&config)?;
         reload::set_bans(&mut self.book, &config);
         let epoch = former.epoch + 1;
-        let source = Arc::new(Source { epoch, config, cores, policy, acceptors, dns });
+        let certificates = reload::certificates(&config, &self.state)?;
+        let source = Arc::new(Source { epoch, config, cores, policy, acceptors, certificates, dns });
         let bans = Arc::new(self.book.snapshot());
         self.log.change(log_options(&source.config));
         self.telemetry.change(telemetry)?;

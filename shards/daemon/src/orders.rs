@@ -1,6 +1,7 @@
 //! What is asked of a shard from outside, and answered between two of its tasks.
 
 use crate::control::{SessionsWanted, ShardSessions};
+use crate::health::ShardReport;
 use crate::in_force::Publisher;
 use crate::queue_orders::{Desk, QueueQuestion};
 use crate::shard::{Moving, routes};
@@ -24,6 +25,8 @@ pub(crate) enum Order {
     Queue(QueueQuestion),
     /// The sessions that are open.
     Sessions(SessionsWanted, oneshot::Sender<ShardSessions>),
+    /// How targets and DNS lists do, as the shard knows it.
+    Health(oneshot::Sender<ShardReport>),
     /// A connection that came to a former process, to be served by the listener of this name.
     Stray { listener: String, connection: OwnedFd },
     /// Spools of a former process are to be taken over, one group after the other.
@@ -68,13 +71,17 @@ pub(crate) async fn serve(mut inbox: Inbox<Order>, desks: Desks, shard: ShardId)
                 // Whoever asked may have given up.
                 let _ = answer.send(ShardSessions::of(&mx, shard, wanted, now()));
             }
+            Order::Health(answer) => {
+                // Whoever asked may have ended.
+                let _ = answer.send(ShardReport { targets: runner.target_states(), lists: mx.list_states() });
+            }
             Order::Stray { listener, connection } => {
                 if let Some(connection) = Connection::from_inherited(connection, &table) {
                     mx.listener(&listener).take(connection);
                 }
             }
             Order::TakeOver { groups } => {
-                let routes = Rc::new(routes(&publisher.current().source.config));
+                let routes = Rc::new(routes(&publisher.current_for(shard).source.config));
                 let (moving, runner) = (moving.clone(), runner.clone());
                 spawn("take a spool over", async move { moving.take_over(runner, routes, groups).await });
             }

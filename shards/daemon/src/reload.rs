@@ -1,19 +1,21 @@
 //! From a config to what shards serve by: the files that it names are read, and everything is checked, before anything is
 //! in force.
 
+use crate::in_force::CertificateEnd;
 use crate::plan::{self, Core};
 use crate::state::StateDir;
 use anyhow::{Context, Result, anyhow, bail};
 use ringpost_base::Network;
 use ringpost_config::{self as config, Config};
 use ringpost_net::{
-    Acceptor, CertificateFiles, ClientCertificates, Strength, Ticketing, TlsMin, TlsOptions, stored_or_made,
+    Acceptor, CertificateFiles, ClientCertificates, Strength, Ticketing, TlsMin, TlsOptions, certificate_expires,
+    stored_or_made,
 };
 use ringpost_policy::{BanBook, Directory, Policy, Protected, Recipients};
 use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Faults of a recipients' file that are printed; the number of the others is said.
@@ -111,6 +113,32 @@ pub(crate) fn acceptors(
         client_ca: tls.client_ca.as_ref().map(PathBuf::from),
     };
     Ok(Acceptor::all(&options, ticketing, shards)?)
+}
+
+/// The certificates that this server shows: to clients, and to targets that ask for one.
+pub(crate) fn certificates(config: &Config, state: &StateDir) -> Result<Vec<CertificateEnd>> {
+    let mut files: Vec<String> = config.tls.certificates.iter().map(|pair| pair.cert.clone()).collect();
+    if files.is_empty() {
+        let (cert, _) = stored_or_made(&state.tls(), &config.server.hostname)?;
+        files.push(cert.display().to_string());
+    }
+    files.extend(config.targets.iter().filter_map(|target| match &target.kind {
+        config::TargetKind::Lmtp(hop) | config::TargetKind::Smtp(hop) => {
+            Some(hop.tls_certificate.as_ref()?.cert.clone())
+        }
+        config::TargetKind::Webhook(hook) => Some(hook.certificate.as_ref()?.cert.clone()),
+        _ => None,
+    }));
+    files.sort();
+    files.dedup();
+    let mut ends = Vec::new();
+    for file in files {
+        // One whose end can't be read is used all the same, and is not watched.
+        if let Some(expires) = certificate_expires(Path::new(&file))? {
+            ends.push(CertificateEnd { file, expires });
+        }
+    }
+    Ok(ends)
 }
 
 fn files_of(pair: &config::Certificate) -> CertificateFiles {

@@ -405,12 +405,13 @@ impl Taking {
 
     /// Serves by what is in force now.
     fn take_up(&mut self) {
-        let next = self.publisher.current();
+        let next = self.publisher.current_for(self.id);
         if !Arc::ptr_eq(&next.source, &self.in_force.source) {
             // The keeper has made the same from the same config, so what fails here is a fault of ours, or of a file that
             // has changed in this moment. Nothing of such a config is taken up.
             if let Err(error) = self.make_next(&next.source).map(|made| self.serve_by(&next.source, made)) {
                 tracing::error!(error = format!("{error:#}"), "a config can't be taken up");
+                self.publisher.cannot_take_up(self.id, next.source.epoch, format!("{error:#}"));
             }
         }
         if !Arc::ptr_eq(&next.bans, &self.in_force.bans) {

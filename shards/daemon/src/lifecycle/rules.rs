@@ -26,6 +26,7 @@ pub(crate) fn make(server: &mut Server) -> Result<()> {
         config: config.clone(),
         policy,
         acceptors: reload::acceptors(config, &*ground.state()?, &ticketing, cores.len())?,
+        certificates: reload::certificates(config, &*ground.state()?)?,
         dns: Dns::start(handle, &reload::dns_options(config)).context("dns.servers")?,
         cores: cores.clone(),
     };
@@ -33,7 +34,7 @@ pub(crate) fn make(server: &mut Server) -> Result<()> {
     // The bans are read with what else outlives the process.
     let first = InForce { source: Arc::new(source), bans: Arc::new(BanBook::default().snapshot()) };
     let publisher = Publisher::new(first, board);
-    let health = Health::new(publisher.clone(), &blocks);
+    let health = Health::new(publisher.clone(), &blocks, orders.clone());
     let (keeper, requests) = unbounded();
     let (main, asked) = unbounded();
     server.rules = Some(Rules { publisher, ticketing, health, keeper, requests, main, asked, orders, inboxes });

@@ -75,6 +75,10 @@ pub(crate) fn stop_watchdog(server: &mut Server, _: Duration) -> Result<()> {
 
 /// Clients are answered from here on.
 pub(crate) fn sessions(server: &mut Server) -> Result<()> {
+    let (services, state) = (server.services()?.handle(), server.ground()?.state()?);
+    server.rules()?.health.begin_survey(&services, state.path().to_owned());
+    // Who is told that it is ready is to find out how it is.
+    server.rules()?.health.look();
     let board = server.voice()?.board.clone();
     let ready = board.publish_phase(Phase::Ready);
     let late = board.wait_acknowledged(ready, TAKE_UP);

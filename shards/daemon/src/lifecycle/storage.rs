@@ -38,7 +38,7 @@ pub(crate) fn start_admin(server: &mut Server) -> Result<()> {
         blocks: voice.blocks.clone(),
         board: voice.board.clone(),
     };
-    let observed = rules.health.clone().observed(voice, phases);
+    let observed = rules.health.clone().observed(voice, since, phases);
     let sources = Sources {
         board: voice.board.clone(),
         blocks: voice.blocks.clone(),

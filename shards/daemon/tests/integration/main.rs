@@ -40,6 +40,7 @@ mod privileges;
 mod protocol;
 mod proxy;
 mod queue;
+mod readiness;
 mod real_clients;
 mod recipients;
 mod recovery;

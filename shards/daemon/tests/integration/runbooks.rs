@@ -9,11 +9,10 @@ mod play;
 mod shell;
 mod stage;
 
-use crate::nftables::in_own_network;
 use crate::support::authority::{Authority, Issued};
 use crate::support::disk::SmallDisk;
 use crate::support::hop::{Answer, Hop, Manner, Moment};
-use crate::support::load::{Running, load, refusals};
+use crate::support::load::{Running, binary, refusals};
 use crate::support::programs::Guarded;
 use crate::support::server::BINARY;
 use crate::support::settings::Settings;
@@ -22,7 +21,7 @@ use crate::support::text::{lines, message};
 use crate::support::unbound::{Names, Unbound};
 use crate::support::wait_until;
 use play::Play;
-use stage::{CONFIG, SMTP, Stage};
+use stage::{CONFIG, SMTP, Stage, on_stage};
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
@@ -117,7 +116,7 @@ fn every_page_is_tried() {
 /// Tries a page, in a network of its own.
 fn try_page(name: &str) {
     let (_, play) = PLAYS.iter().find(|(page, _)| *page == name).expect("a page");
-    in_own_network(play);
+    on_stage(play);
 }
 
 #[test]
@@ -169,8 +168,8 @@ fn an_upgrade_by_its_page() {
 fn no_mail_and_no_dns() {
     let list = ["zone = \"bl.example.net\"", "weight = 10"];
     let settings = settings().set("dns", "servers = [\"192.0.2.53\"]").set("dns", "timeout = \"200ms\"");
-    let settings = settings.set("screen", "score_reject = 20").entry("screen.list", &list);
-    let stage = Stage::start_with(settings, None, |_| ());
+    let settings = settings.set("screen", "score_reject = 10").entry("screen.list", &list);
+    let stage = Stage::start(settings, None);
     fs::write(stage.path("/etc/resolv.conf"), "nameserver 192.0.2.53\n").expect("written");
     deliver("a@example.org", "first@example.com", "first");
     wait_until("the DNS is told to fail", || {
@@ -243,6 +242,7 @@ fn backlog() {
     play.run(&["message"]);
     play.stage.wait_until_settled();
     play.run(&["0 messages"]);
+    play.stage.wait_until_ready();
     play.run(&["READY"]);
     assert_eq!(subjects(&hop), sent);
     assert_eq!(hop.count(), sent.len(), "something arrived twice");
@@ -279,7 +279,9 @@ fn certificate_expiry() {
 
 /// A process that dies of a signal under load.
 fn crash() {
-    let stage = Stage::start(settings().cores(2), None);
+    let settings = settings().cores(2).set("server", "stall_timeout = \"500ms\"");
+    let settings = settings.fault("shard.stall", "stall.example").fault("session.panic", "panic.example");
+    let stage = Stage::start(settings, None);
     let load = Running::start(SMTP, &stage.path("/var/tmp"), "load", &["--rate", "100/s", "--reconnect"]);
     wait_until("mail comes", || stage.metrics().total("ringpost_messages_accepted_total") > 50);
     let crashed = stage.main_process();
@@ -295,16 +297,25 @@ fn crash() {
     play.run(&[]);
     play.run(&["crash-", "SIGSEGV"]);
     play.run(&[]);
-    play.run(&["SHARD"]);
+    let mut stalling = Client::connect(SMTP);
+    stalling.expect(220);
+    stalling.send(b"EHLO stall.example\r\n");
+    wait_until("the stall is noticed", || play.stage.log().contains("shard stalled"));
+    play.run(&["shard stalled", "SHARD"]);
+    stalling.expect(250);
     play.run(&["/var/tmp/shard.svg"]);
     assert!(fs::read_to_string(play.stage.path("/var/tmp/shard.svg")).expect("a flame graph").contains("<svg"));
     let before = play.stage.main_process();
     play.run(&[]);
     assert_ne!(play.stage.main_process(), before);
-    play.run(&[]);
+    let mut panicking = Client::connect(SMTP);
+    panicking.expect(220);
+    panicking.say("EHLO panic.example", 421);
+    wait_until("the panic is told", || play.stage.log().contains("session panicked"));
+    play.run(&["session panicked"]);
     let acked = load.acked.clone();
     load.stop();
-    play.run(&["READY", "0 damaged"]);
+    play.run(&["READY", "none damaged"]);
     play.run(&[]);
     let kept = Command::new("tar").arg("-tzf").arg(play.stage.path("/var/tmp/ringpost-crash.tar.gz")).output();
     assert!(
@@ -343,7 +354,7 @@ fn disk_full() {
     play.run(&["message"]);
     play.stage.wait_until_ready();
     play.run(&["READY"]);
-    play.run(&["0 damaged"]);
+    play.run(&["none damaged"]);
     deliver("a@example.org", "alice@example.com", "after");
     play.stage.maildir("example.com/alice").wait_for(6);
 }
@@ -351,28 +362,15 @@ fn disk_full() {
 /// Many sessions of a network that say nothing, and one address that comes again and again.
 fn flood() {
     let stage = Stage::start(settings().set("limits", "connections_per_ip = 3"), None);
-    let mut idle = load(SMTP, &[]);
-    idle = Command::new(idle.get_program());
-    idle.args(["idle", "--no-json", "--quiet", "--connections", "60", "--hold", "5min", "--source", "198.51.100.0/24"]);
-    let silent = || Stdio::null();
-    let _idle =
-        Guarded::spawn(idle.arg("--to").arg(SMTP.to_string()).stdin(silent()).stdout(silent()).stderr(silent()));
+    let attack = |arguments: &[&str]| {
+        let mut command = Command::new(binary());
+        command.args(arguments).args(["--no-json", "--quiet", "--to", &SMTP.to_string()]);
+        Guarded::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
+    };
+    let _silent = attack(&["idle", "--connections", "60", "--hold", "5min", "--source", "198.51.100.0/24"]);
     let open = |stage: &Stage| stage.metrics().total("ringpost_sessions_open");
     wait_until("they are connected", || open(&stage) >= 60);
-    let mut again = Command::new(load(SMTP, &[]).get_program());
-    again.args([
-        "flood",
-        "--no-json",
-        "--quiet",
-        "--duration",
-        "5min",
-        "--concurrency",
-        "20",
-        "--source",
-        "198.51.100.7",
-    ]);
-    let _again =
-        Guarded::spawn(again.arg("--to").arg(SMTP.to_string()).stdin(silent()).stdout(silent()).stderr(silent()));
+    let _again = attack(&["flood", "--duration", "5min", "--concurrency", "20", "--source", "198.51.100.7"]);
     let met = |stage: &Stage| stage.metrics().sum("ringpost_limits_hit_total", "limit=\"limits.connections_per_ip\"");
     wait_until("a limit is met", || met(&stage) > 100);
     // Mail of others goes on.
@@ -458,7 +456,7 @@ fn restore() {
     assert_eq!(subjects(&hop), sent);
     play.stage.wait_until_settled();
     play.stage.wait_until_ready();
-    play.run(&["READY", "0 damaged"]);
+    play.run(&["READY", "none damaged"]);
     play.run(&["/var/backups/ringpost"]);
     play.stage.maildir("example.com/alice").only();
 }
@@ -482,7 +480,7 @@ fn damage(shard: &Path) {
 
 /// An upgrade that failed for a fault in the config, then one that does not, and the way back, under load.
 fn upgrade() {
-    let mut stage = Stage::start_with(settings().cores(2), None, |_| ());
+    let mut stage = Stage::start(settings().cores(2), None);
     // A file of its own, which can be replaced.
     let binary = stage.path("/usr/local/bin/ringpost");
     fs::remove_file(&binary).expect("removed");

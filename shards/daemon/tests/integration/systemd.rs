@@ -83,7 +83,7 @@ fn a_started_unit_serves_and_has_what_it_was_given() {
     let files = fs::read_dir(machine.path("/var/lib/ringpost")).expect("entries").flatten();
     let readable: Vec<_> = files.filter(|file| file.metadata().is_ok_and(|meta| meta.mode() & 0o077 != 0)).collect();
     assert!(readable.is_empty(), "{readable:?}");
-    assert!(!machine.property("StatusText").is_empty(), "it says what it is at");
+    wait_until("it says what it is at", || !machine.property("StatusText").is_empty());
 }
 
 /// What the service sees of the machine, from inside of its mounts.

@@ -3,7 +3,7 @@
 use super::page::{Block, blocks};
 use super::shell::{Shell, Told};
 use super::stage::Stage;
-use crate::support::settings::Settings;
+use crate::support::eventually;
 use std::collections::VecDeque;
 
 /// The blocks of a page that are still to be done.
@@ -53,7 +53,7 @@ impl Play {
     pub(super) fn run_until(&mut self, words: &str) -> String {
         let block = self.next("sh");
         let mut last = String::new();
-        let seen = crate::support::eventually(|| {
+        let seen = eventually(|| {
             let told = self.shell.run(&block.text);
             last = told.out;
             last.contains(words).then_some(())
@@ -63,20 +63,32 @@ impl Play {
         last
     }
 
-    /// Puts what the next block has of the config into the config file: keys of a section, and nothing else.
+    /// Puts what the next block has of the config into the config file: keys of a section, or a target.
     #[track_caller]
     pub(super) fn edit(&mut self) {
         let block = self.next("toml");
         let at = format!("{}:{}", self.page, block.line);
         let (first, lines) = block.text.split_once('\n').expect("a line");
-        let section = first.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
-        let section = section.unwrap_or_else(|| panic!("{at}: begins with no section"));
-        let lines = lines.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let put = |settings: Settings, line: &str| match section.strip_prefix('[') {
-            None => settings.set(section, line),
-            Some(_) => panic!("{at}: an entry of an array is put in by the test"),
-        };
-        self.stage.edit(|settings| lines.fold(settings, put));
+        let lines: Vec<&str> = lines.lines().filter(|line| !line.is_empty() && !line.starts_with('#')).collect();
+        match first {
+            "[[target]]" => {
+                let value = |key: &str| {
+                    let line = lines.iter().find_map(|line| line.strip_prefix(&format!("{key} = \"")));
+                    line.and_then(|rest| rest.strip_suffix('"')).unwrap_or_else(|| panic!("{at}: no {key}"))
+                };
+                let others: Vec<&str> = lines
+                    .iter()
+                    .copied()
+                    .filter(|line| !line.starts_with("name ") && !line.starts_with("kind "))
+                    .collect();
+                self.stage.edit(|settings| settings.target(value("name"), value("kind"), &others));
+            }
+            _ => {
+                let section = first.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+                let section = section.filter(|name| !name.starts_with('[')).unwrap_or_else(|| panic!("{at}: {first}?"));
+                self.stage.edit(|settings| lines.iter().fold(settings, |settings, line| settings.set(section, line)));
+            }
+        }
     }
 
     /// Everything on the page has been done.

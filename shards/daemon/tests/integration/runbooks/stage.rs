@@ -1,6 +1,7 @@
 //! The machine that a runbook is tried on: a server where the pages say it is, in namespaces of the test's own.
 
 use super::shell::Shell;
+use crate::nftables::in_own_network;
 use crate::support::load::{Verified, look};
 use crate::support::maildir::Maildir;
 use crate::support::metrics::Metrics;
@@ -42,7 +43,18 @@ const NETWORKS: [&str; 3] = ["192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24"
 /// Lines of the log that are shown when a test fails.
 const LOG_LINES: usize = 30;
 
-/// A running stage. It has to be made in a thread with a network of its own, see `in_own_network`.
+/// Runs a test in a thread with a network of its own, which has these addresses.
+pub(super) fn on_stage(test: impl FnOnce() + Send) {
+    in_own_network(|| {
+        for network in NETWORKS {
+            let mut command = Command::new(program("ip", "iproute2"));
+            run(command.args(["route", "add", "local", network, "dev", "lo"]), "").ok();
+        }
+        test();
+    });
+}
+
+/// A running stage. It has to be made within [`on_stage`].
 pub(super) struct Stage {
     folder: TempDir,
     settings: Settings,
@@ -62,10 +74,6 @@ impl Stage {
     /// The same with files that are put below /etc/ringpost before the server starts.
     pub(super) fn start_with(settings: Settings, disk: Option<&Path>, prepare: impl FnOnce(&Path)) -> Self {
         assert!(rustix::process::geteuid().is_root(), "only root can make a stage: run this test as root");
-        for network in NETWORKS {
-            let mut command = Command::new(program("ip", "iproute2"));
-            run(command.args(["route", "add", "local", network, "dev", "lo"]), "").ok();
-        }
         let folder = tempfile::Builder::new().prefix("ringpost-runbook-").tempdir().expect("a folder");
         lay_out(folder.path());
         let disk = disk.map(Path::to_owned);
@@ -106,8 +114,9 @@ impl Stage {
 
     /// Writes the config file.
     fn configure(&self) {
-        let text = self.settings.render(Path::new(STATE_DIR), &[(Ipv4Addr::UNSPECIFIED, 25).into()], ADMIN);
-        fs::write(self.path(CONFIG), text).expect("written");
+        let text = self.settings.render(Path::new(STATE_DIR), &[SMTP], ADMIN);
+        let (one, both) = (format!("[\"{SMTP}\"]"), format!("[\"{SMTP}\", \"127.0.0.1:25\"]"));
+        fs::write(self.path(CONFIG), text.replace(&one, &both)).expect("written");
     }
 
     /// Changes the config file, as with an editor. The server does not know of it yet.
@@ -126,6 +135,7 @@ impl Stage {
         let mut command = Command::new(program("nsenter", "util-linux"));
         command.args(["-t", &self.init, "-m", "-p", "--", "env", "-i", "LC_ALL=C.UTF-8", "HOME=/tmp", "TERM=dumb"]);
         command.arg("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        command.args(self.settings.faults().map(|faults| format!("RINGPOST_FAULTS={faults}")));
         command
     }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// The program, built beside the server.
-fn binary() -> PathBuf {
+pub(crate) fn binary() -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_ringpost")).with_file_name("ringpost-load");
     assert!(path.is_file(), "{} is not there: cargo build --package ringpost-load", path.display());
     path
