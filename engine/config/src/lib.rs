@@ -46,13 +46,14 @@ mod value;
 
 pub use canary::Trial;
 pub use config::{
-    Admin, Canary, Certificate, ClientCertificates, Config, CoreLimits, CoreOverride, CoreUse, Cores, Dns, Explain, Limits,
-    Listener, ListenerKind, Log, LogFormat, LogLevel, LogRedaction, Server, Share, Space, Telemetry, Tls, TlsStrength, TlsVersion,
+    Admin, Canary, Certificate, ClientCertificates, Config, CoreLimits, CoreOverride, CoreUse, Cores, Dns, Explain,
+    Limits, Listener, ListenerKind, Log, LogFormat, LogLevel, LogRedaction, Server, Share, Space, Telemetry, Tls,
+    TlsStrength, TlsVersion,
 };
 pub use credentials::Credentials;
 pub use errors::{Error, Errors};
 pub use reference::markdown;
 pub use reload::{Fixed, FixedListener};
 pub use routing::{DomainRoute, PatternRoute, Routing};
-pub use secrets::shown_name;
+pub use secrets::{shown_name, shown_url};
 pub use targets::{HopHost, HopOptions, HopPlace, HopTls, Target, TargetKind, WebhookFormat, WebhookOptions};

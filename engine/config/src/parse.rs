@@ -9,7 +9,10 @@ use crate::{
     errors::{Errors, Fault, locate},
     reader::{Reader, Table},
     routing::Routing,
-    sections::{ROOT, bans, canary, cores, dns, domain, limits, listener, route, screen, server, storage, target, telemetry, tls},
+    sections::{
+        ROOT, bans, canary, cores, dns, domain, limits, listener, route, screen, server, storage, target, telemetry,
+        tls,
+    },
 };
 use std::{collections::BTreeSet, ops::Range};
 use toml_edit::Document;

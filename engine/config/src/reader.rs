@@ -12,6 +12,7 @@ use crate::{
     credentials::Credentials,
     errors::Fault,
     keys::{Choice, Key, Section, join},
+    secrets::Secret,
     suggest, value,
 };
 use ringpost_base::{ByteCount, Span};
@@ -30,6 +31,16 @@ impl Trouble {
     /// The same, with a guess at what was meant.
     pub(crate) fn suggest(self, suggestion: Option<String>) -> Self {
         Self { suggestion, ..self }
+    }
+
+    /// The same, less what of the value may be a secret: faults of a reload go to the log and to who asked for it.
+    fn hide(self, value: &str, secret: Secret) -> Self {
+        let shown = secret.hide(value);
+        if shown == value {
+            return self;
+        }
+        let reason = self.reason.replace(&format!("{value:?}"), &format!("{shown:?}"));
+        Self { reason, suggestion: self.suggestion.map(|suggestion| secret.hide(&suggestion)), ..self }
     }
 
     /// The same, pointing at a part of the value.
@@ -248,6 +259,7 @@ impl<'r> Table<'r> {
         match read(&entry, row) {
             Ok(value) => Setting { value, key, place: Place::Written(entry.place) },
             Err(trouble) => {
+                let trouble = trouble.hide(entry.text().unwrap_or_default(), row.secret);
                 self.reader.fault(&key, entry.place, trouble);
                 Setting { value: default, key, place: Place::Faulty }
             }

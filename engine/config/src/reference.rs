@@ -2,7 +2,10 @@
 
 use crate::{
     keys::{Change, Key, Section},
-    sections::{ROOT, bans, canary, cores, dns, domain, limits, listener, route, screen, server, storage, target, telemetry, tls},
+    sections::{
+        ROOT, bans, canary, cores, dns, domain, limits, listener, route, screen, server, storage, target, telemetry,
+        tls,
+    },
 };
 use std::fmt::Write;
 

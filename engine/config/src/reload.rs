@@ -9,6 +9,7 @@ use crate::{
     errors::Errors,
     keys::{Change, Key, Kind, join},
     reference::SECTIONS,
+    secrets::Secret,
 };
 use ringpost_base::NetworkLengths;
 use std::{
@@ -212,10 +213,13 @@ impl Values {
         }
     }
 
-    /// Walks through a table of a list, which goes by what tells it from the others.
+    /// Walks through a table of a list, which goes by what tells it from the others, less what of that may be a secret.
     fn enter(&mut self, table: &dyn TableLike, n: usize, list: &Path) {
-        let key = ["name", "core", "cert", "zone"].into_iter().find_map(|key| table.get(key));
-        let name = key.map(|key| key.as_str().map_or_else(|| key.to_string().trim().to_owned(), str::to_owned));
+        let key = ["name", "core", "cert", "zone"].into_iter().find_map(|key| Some((key, table.get(key)?)));
+        let name = key.map(|(key, value)| {
+            let name = value.as_str().map_or_else(|| value.to_string().trim().to_owned(), str::to_owned);
+            row(&join(&list.described, key)).map_or(Secret::None, |row| row.secret).hide(&name)
+        });
         let names = self.lists.entry(list.told.clone()).or_default();
         let name = name.filter(|name| !names.contains(name)).unwrap_or_else(|| n.to_string());
         let mut here = list.clone();
@@ -306,6 +310,24 @@ mod tests {
             &["screen.list[1].answers"],
             &[],
         );
+    }
+
+    /// The paths go to the log, to whoever reads the API and to the audit log.
+    #[test]
+    fn the_key_in_a_zone_is_in_no_path() {
+        let key = "abcdefghijklmnopqrstuvwxyz";
+        let list = |key: &str, weight| format!("{{ zone = '{key}.zen.dq.example.net', weight = {weight} }}");
+        let screen = |lists: &[String]| format!("screen.list = [{}]", lists.join(", "));
+        let (one, other) = (list(key, 1), list(&key.to_uppercase().replace('A', "b"), 1));
+        let path = "screen.list[***.zen.dq.example.net]";
+        check("", &screen(std::slice::from_ref(&one)), &[path], &[]);
+        check(&screen(&[one.clone()]), &screen(&[list(key, 2)]), &[&format!("{path}.weight")], &[]);
+        check(&screen(&[one.clone()]), &screen(&[other.clone()]), &[&format!("{path}.zone")], &[]);
+        check(&screen(&[one.clone()]), &screen(&[one.clone(), other.clone()]), &["screen.list[1]"], &[]);
+        let both = parse(&screen(&[one, other]));
+        let shown: Vec<_> = both.values().into_iter().filter(|(path, _)| path.starts_with("screen.list")).collect();
+        assert_eq!(shown.len(), 6, "{shown:?}");
+        assert!(!format!("{shown:?}").to_lowercase().contains(&key[1..]), "{shown:?}");
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(crate) enum Secret {
     None,
     /// All of it may be one.
     Whole,
-    /// A URL: what is behind a question mark may be, and parts of the path that look like keys.
+    /// A URL: what is behind a question mark may be, parts of the path that look like keys, and a user, which none should have.
     Url,
     /// A DNS name: labels that look like keys, which providers of lists give to each of their customers.
     Name,
@@ -50,11 +50,18 @@ pub fn shown_name(name: &str) -> String {
     Secret::Name.hide(name)
 }
 
+/// A URL as it may be shown: without a user, what is behind a `?`, and parts of the path that look like keys.
+pub fn shown_url(url: &str) -> String {
+    Secret::Url.hide(url)
+}
+
 fn url(value: &str) -> String {
     let (bare, query) = value.split_once('?').map_or((value, ""), |(bare, _)| (bare, "?***"));
     let authority = bare.find("://").map_or(0, |at| at + 3);
     let path = bare[authority..].find('/').map_or(bare.len(), |at| authority + at);
-    format!("{}{}{query}", &bare[..path], parts(&bare[path..], '/'))
+    let (scheme, host) = bare[..path].split_at(authority);
+    let (user, host) = host.rsplit_once('@').map_or(("", host), |(_, host)| ("***@", host));
+    format!("{scheme}{user}{host}{}{query}", parts(&bare[path..], '/'))
 }
 
 fn parts(value: &str, separator: char) -> String {
@@ -87,6 +94,7 @@ mod tests {
                 "https://hooks.example/services/T1/***/in",
             ),
             (Secret::Url, &format!("http://{key}.example/x"), &format!("http://{key}.example/x")),
+            (Secret::Url, "ftp://u:p@a.example/x", "ftp://***@a.example/x"),
             (Secret::Url, "", ""),
         ] {
             assert_eq!(secret.hide(value), shown, "{value}");

@@ -13,8 +13,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// A DNS list (RFC 5782): one that blocks has a positive weight, one that vouches a negative.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DnsList {
-    /// The zone, as `zen.spamhaus.org`.
+    /// The zone, as `zen.spamhaus.org`. It may hold the key of a customer, so it is for questions and never for anyone to read.
     pub zone: String,
+    /// The zone as it may be shown: in replies, in the log, in traces and wherever else a list is named.
+    pub shown: Box<str>,
     /// What being listed adds to the score.
     pub weight: i32,
     /// The answers that count, as ranges of addresses, first and last included. Empty: every answer in 127.0.0.0/8.
@@ -164,8 +166,10 @@ impl Reverse {
 /// the list was asked by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing {
-    /// The zone of the list.
+    /// The zone of the list, which may hold a key.
     pub zone: Box<str>,
+    /// The zone as it may be shown.
+    pub shown: Box<str>,
     /// What the list answers.
     pub answer: Ipv4Addr,
 }
@@ -188,7 +192,7 @@ pub struct Evidence {
 /// One piece of evidence that counted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// The config key of its weight without `screen.`, or the zone of a list.
+    /// The config key of its weight without `screen.`, or the zone of a list as it may be shown.
     pub name: Box<str>,
     /// What it added.
     pub weight: i32,
@@ -265,7 +269,7 @@ impl ScreenOptions {
         let own = found.into_iter().filter(|(_, holds, weight)| *holds && *weight != 0);
         let own = own.map(|(name, _, weight)| Part { name: name.into(), weight });
         let listed = self.lists.iter().filter(|list| evidence.lists.iter().any(|listing| list.has(listing)));
-        let listed = listed.map(|list| Part { name: list.zone.as_str().into(), weight: list.weight });
+        let listed = listed.map(|list| Part { name: list.shown.clone(), weight: list.weight });
         let parts: Vec<Part> = own.chain(listed).collect();
         Score { total: parts.iter().fold(0, |sum, part| sum.saturating_add(part.weight)), parts }
     }
@@ -331,7 +335,7 @@ mod tests {
     }
 
     fn options() -> ScreenOptions {
-        let list = |zone: &str, weight, answers| DnsList { zone: zone.into(), weight, answers };
+        let list = |zone: &str, weight, answers| DnsList { zone: zone.into(), shown: zone.into(), weight, answers };
         let range = (Ipv4Addr::new(127, 0, 0, 2), Ipv4Addr::new(127, 0, 0, 9));
         ScreenOptions {
             score_tarpit: Some(2),
@@ -347,7 +351,7 @@ mod tests {
     }
 
     fn listing(zone: &str, answer: [u8; 4]) -> Listing {
-        Listing { zone: zone.into(), answer: answer.into() }
+        Listing { zone: zone.into(), shown: zone.into(), answer: answer.into() }
     }
 
     fn check(evidence: Evidence, total: i32, tarpit: bool, suspicious: bool, code: Option<u16>) {
@@ -391,10 +395,24 @@ mod tests {
         assert_eq!(refusal, replies::SCREENED.with_detail("block.example"));
     }
 
+    /// The key stood in the 5xx of every refused session once, for the stranger to read and use.
+    #[test]
+    fn the_key_in_a_zone_is_told_to_nobody() {
+        let (key, shown) = ("abcdefghijklmnopqrstuvwxyz.zen.dq.example.net", "***.zen.dq.example.net");
+        let list = |zone: &str, weight| DnsList { zone: zone.into(), shown: shown.into(), weight, answers: Vec::new() };
+        let lists = vec![list(key, 9), list(&key.to_ascii_uppercase()[1..], 3)];
+        let options = ScreenOptions { lists, score_reject: Some(5), ..ScreenOptions::default() };
+        let entry = Listing { shown: shown.into(), ..listing(key, [127, 0, 0, 2]) };
+        let score = options.score(&Evidence { lists: vec![entry], ..Evidence::default() });
+        assert_eq!(score.to_string(), "***.zen.dq.example.net +9", "the other key of the provider does not count");
+        let refusal = options.judge(&score).refusal.expect("refused");
+        assert_eq!(refusal, replies::SCREENED.with_detail(shown));
+    }
+
     /// The lists can change between the question and the judgement: a place among them once made one list's entry another's.
     #[test]
     fn an_entry_counts_for_its_own_list_whatever_a_reload_made_of_the_others() {
-        let list = |zone: &str, weight| DnsList { zone: zone.into(), weight, answers: Vec::new() };
+        let list = |zone: &str, weight| DnsList { zone: zone.into(), shown: zone.into(), weight, answers: Vec::new() };
         let parts = |lists: Vec<DnsList>| {
             let evidence = Evidence { lists: vec![listing("good.example", [127, 0, 0, 2])], ..Evidence::default() };
             let score = ScreenOptions { lists, ..ScreenOptions::default() }.score(&evidence);

@@ -17,7 +17,7 @@ const GROUPS_FIRST: usize = 64;
 /// Who may use the socket besides the server's own user and root.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// These may do everything.
+    /// These may do everything but name a program to be run.
     pub operators: Vec<Principal>,
     /// These may look at everything but mail.
     pub readers: Vec<Principal>,
@@ -48,6 +48,8 @@ pub(crate) struct Peer {
     pub(crate) gid: u32,
     pub(crate) pid: Option<i32>,
     pub(crate) role: Role,
+    /// Whether it is the server's own user or root, who may have done what nobody else may who the config names.
+    pub(crate) is_own: bool,
 }
 
 impl Access {
@@ -64,7 +66,7 @@ impl Access {
                 Principal::Group(group) => groups.contains(group),
             })
         };
-        if uid == own || uid == 0 || is_in(&self.operators) {
+        if is_own(uid, own) || is_in(&self.operators) {
             Some(Role::Operator)
         } else {
             is_in(&self.readers).then_some(Role::Reader)
@@ -79,9 +81,14 @@ impl Access {
             // Without them a member of a group is turned away, which is the safe side.
             groups.extend(peer_groups(socket).unwrap_or_default());
         }
-        let role = self.role(uid, &groups, geteuid().as_raw()).ok_or(uid)?;
-        Ok(Peer { uid, gid, pid, role })
+        let own = geteuid().as_raw();
+        let role = self.role(uid, &groups, own).ok_or(uid)?;
+        Ok(Peer { uid, gid, pid, role, is_own: is_own(uid, own) })
     }
+}
+
+fn is_own(uid: u32, own: u32) -> bool {
+    uid == own || uid == 0
 }
 
 /// The supplementary groups of whoever made the connection, as they were then.
@@ -140,7 +147,7 @@ mod tests {
             ("a stranger where root serves", 1003, &[], 0, None),
         ] {
             assert_eq!(access.role(uid, groups, own), expected, "{who}");
-            let own_or_root = expected.filter(|_| uid == own || uid == 0);
+            let own_or_root = expected.filter(|_| is_own(uid, own));
             assert_eq!(nobody.role(uid, groups, own), own_or_root, "{who}, where nobody is named");
         }
         assert!(access.is_open() && !nobody.is_open());

@@ -1,28 +1,36 @@
 //! The audit log: who changed what, from what and to what, and what was refused.
 //!
 //! Invariants: [`Audit::note`] never waits, whatever the disk does; a thread of its own writes, one line of JSON an entry, and
-//! syncs what it has written. At most [`WAITING_MAX`] entries wait for it, and [`AUDIT_MAX`] are kept in memory to be
-//! shown. What can't be written is counted and logged, and the server goes on. It refuses to leave half a line where a
-//! whole one is to follow.
+//! syncs what it has written. At most [`WAITING_MAX`] entries wait for it, of those that were refused [`REFUSED_WAITING_MAX`],
+//! so that there is room for what was done. [`Lines`] are kept in memory to be shown; where another process has written to
+//! the file too, as the one that was taken over from does at its end, they are read again. What can't be written is
+//! counted and logged, and the server goes on. It refuses to leave half a line where a whole one is to follow.
 
 mod file;
+mod lines;
 
 use crate::accounts;
-use crate::api::{AUDIT_MAX, AuditEntry, AuditWho, Moment};
+use crate::api::{AuditEntry, AuditWho, Moment};
 use crate::clock::wall;
 use file::AuditFile;
+use lines::Lines;
 use serde_json::Value;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 /// Entries that wait for the disk: orders come from people and scripts, so this is minutes of a disk that hangs.
 const WAITING_MAX: usize = 1_024;
+
+/// Of these, entries of what was refused.
+const REFUSED_WAITING_MAX: usize = WAITING_MAX / 4;
 
 /// Entries that are written and synced together.
 const TOGETHER_MAX: usize = 256;
@@ -30,8 +38,14 @@ const TOGETHER_MAX: usize = 256;
 /// How long the end of the server waits for a disk that is slow.
 const FINISH_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long whoever looks waits for the disk before what is in memory is shown.
+const LOOK_PATIENCE: Duration = Duration::from_millis(500);
+
 /// Users whose names are remembered.
 const NAMES_MAX: usize = 256;
+
+/// The outcome of what was not refused.
+const DONE: &str = "done";
 
 /// What is to be noted.
 #[derive(Clone, Debug)]
@@ -59,7 +73,7 @@ impl Note {
 
     fn entry(self) -> AuditEntry {
         let Self { who, what, subject, before, after, refused } = self;
-        let outcome = refused.map_or_else(|| "done".to_owned(), |reason| format!("refused: {reason}"));
+        let outcome = refused.map_or_else(|| DONE.to_owned(), |reason| format!("refused: {reason}"));
         AuditEntry { at: Moment(wall()), who, what: what.to_owned(), subject, before, after, outcome }
     }
 }
@@ -86,14 +100,17 @@ struct Book {
 /// What they share with the thread.
 struct Recent {
     lost: AtomicU64,
-    /// The newest last.
-    entries: Mutex<VecDeque<AuditEntry>>,
+    /// Entries of what was refused that wait.
+    refused: AtomicUsize,
+    lines: Mutex<Lines>,
 }
 
 enum Message {
     Entry(Box<AuditEntry>),
     /// Tells when all that came before has been written.
     Flush(Sender<()>),
+    /// Tells when what others have written is known.
+    Look(oneshot::Sender<()>),
 }
 
 impl Audit {
@@ -108,11 +125,14 @@ impl Audit {
     /// If the file can't be opened for a reason that is not the disk's: a directory that is missing or may not be written
     /// to. Or if there is no thread.
     pub fn start(path: PathBuf) -> io::Result<Self> {
-        let file = AuditFile::open(path)?;
+        let mut file = AuditFile::open(path)?;
         let (sender, messages) = sync_channel(WAITING_MAX);
-        let mut recent = file.last_entries();
-        shorten(&mut recent, AUDIT_MAX);
-        let recent = Arc::new(Recent { lost: AtomicU64::new(0), entries: Mutex::new(recent) });
+        let recent = Recent {
+            lost: AtomicU64::new(0),
+            refused: AtomicUsize::new(0),
+            lines: Mutex::new(file.last_lines().unwrap_or_default()),
+        };
+        let recent = Arc::new(recent);
         let writer = Writer { recent: Arc::clone(&recent), file, names: BTreeMap::new(), failing: false };
         std::thread::Builder::new().name("audit".to_owned()).spawn(move || writer.run(&messages))?;
         Ok(Self { book: Some(Book { sender, recent }) })
@@ -121,28 +141,34 @@ impl Audit {
     /// Notes something; at once, also if the disk hangs or is full.
     pub fn note(&self, note: Note) {
         let Some(book) = &self.book else { return };
-        match book.sender.try_send(Message::Entry(Box::new(note.entry()))) {
+        let is_refused = note.refused.is_some();
+        let entry = Box::new(note.entry());
+        if is_refused && book.recent.refused.fetch_add(1, Relaxed) >= REFUSED_WAITING_MAX {
+            book.recent.refused.fetch_sub(1, Relaxed);
+            return book.recent.tell_lost(&entry);
+        }
+        match book.sender.try_send(Message::Entry(entry)) {
             Ok(()) => {}
             Err(TrySendError::Full(message) | TrySendError::Disconnected(message)) => {
-                let lost = book.recent.lose(1);
+                if is_refused {
+                    book.recent.refused.fetch_sub(1, Relaxed);
+                }
                 if let Message::Entry(entry) = message {
-                    tracing::error!(
-                        what = entry.what,
-                        subject = entry.subject,
-                        uid = entry.who.uid,
-                        outcome = entry.outcome,
-                        lost,
-                        "an entry of the audit log is lost: the log is not written fast enough"
-                    );
+                    book.recent.tell_lost(&entry);
                 }
             }
         }
     }
 
-    /// The last entries, the newest first; nothing if there is no audit log.
-    pub fn recent(&self, limit: usize) -> Option<Vec<AuditEntry>> {
-        let recent = self.book.as_ref()?.recent.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(recent.iter().rev().take(limit).cloned().collect())
+    /// The last entries as JSON, the newest first; nothing if there is no audit log.
+    pub(crate) async fn recent(&self, limit: usize) -> Option<Vec<Arc<str>>> {
+        let book = self.book.as_ref()?;
+        let (known, looked) = oneshot::channel();
+        if book.sender.try_send(Message::Look(known)).is_ok() {
+            // A disk that hangs has what is in memory shown.
+            let _ = timeout(LOOK_PATIENCE, looked).await;
+        }
+        Some(book.recent.lines().newest(limit))
     }
 
     /// Entries that could not be written, since the start.
@@ -166,17 +192,21 @@ impl Recent {
         self.lost.fetch_add(count, Relaxed) + count
     }
 
-    fn remember(&self, entry: &AuditEntry) {
-        let mut recent = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        shorten(&mut recent, AUDIT_MAX - 1);
-        recent.push_back(entry.clone());
+    fn tell_lost(&self, entry: &AuditEntry) {
+        let lost = self.lose(1);
+        tracing::error!(
+            what = entry.what,
+            subject = entry.subject,
+            uid = entry.who.uid,
+            outcome = entry.outcome,
+            lost,
+            "an entry of the audit log is lost: the log is not written fast enough"
+        );
     }
-}
 
-/// Takes the oldest until no more are left than said.
-fn shorten(entries: &mut VecDeque<AuditEntry>, length: usize) {
-    let surplus = entries.len().saturating_sub(length);
-    entries.drain(..surplus);
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What the thread has.
@@ -192,17 +222,24 @@ struct Writer {
 impl Writer {
     fn run(mut self, messages: &Receiver<Message>) {
         while let Ok(first) = messages.recv() {
-            let (mut entries, mut waiting) = (Vec::new(), Vec::new());
+            let (mut entries, mut waiting, mut looking) = (Vec::new(), Vec::new(), Vec::new());
             for message in std::iter::once(first).chain(messages.try_iter()).take(TOGETHER_MAX) {
                 match message {
                     Message::Entry(entry) => entries.push(self.named(*entry)),
                     Message::Flush(done) => waiting.push(done),
+                    Message::Look(known) => looking.push(known),
                 }
             }
             self.write(&entries);
+            if !looking.is_empty() {
+                self.look();
+            }
             // Who waited may have given up.
             for done in waiting {
                 let _ = done.send(());
+            }
+            for known in looking {
+                let _ = known.send(());
             }
         }
     }
@@ -218,9 +255,18 @@ impl Writer {
         entry
     }
 
+    /// Reads what is shown again if others have written.
+    fn look(&mut self) {
+        if let Some(lines) = self.file.last_lines() {
+            *self.recent.lines() = lines;
+        }
+    }
+
     fn write(&mut self, entries: &[AuditEntry]) {
-        entries.iter().for_each(|entry| self.recent.remember(entry));
+        let refused = entries.iter().filter(|entry| entry.outcome != DONE).count();
+        self.recent.refused.fetch_sub(refused, Relaxed);
         let lines: String = entries.iter().map(line).collect();
+        lines.lines().for_each(|line| self.recent.lines().push(line));
         match self.file.append(lines.as_bytes()) {
             Ok(()) => {
                 if std::mem::replace(&mut self.failing, false) {

@@ -5,7 +5,7 @@
 use crate::api::{BanAdd, DrainOrder, Draining, LogLevelsView, ReloadOrder, Reloaded, UpgradeOrder, Upgraded};
 use crate::control::{BanChange, Refusal};
 use crate::health::Health;
-use crate::orders::{Change, PATIENCE, Ticket, answer, change, order as read_order, value};
+use crate::orders::{Change, PATIENCE, Ticket, answer, change, order as read_order, refuse, value};
 use crate::route::Takes;
 use crate::routes::Shared;
 use axum::extract::{Extension, Path, Request, State};
@@ -101,6 +101,13 @@ pub(crate) async fn upgrade(
         Ok(order) => order,
         Err(refusal) => return refusal,
     };
+    // It is run with the rights of the server, which are more than an operator has.
+    if order.binary.is_some() && !ticket.peer().is_own {
+        return refuse(&Refusal::forbidden(
+            "which program takes over is for root and the server's own user to say; without `binary` it is what is \
+             installed now",
+        ));
+    }
     let version = shared.sources.version;
     let told = |(version, upgraded): &(&str, Upgraded)| {
         (json!({ "process": std::process::id(), "version": version }), value(upgraded)).into()

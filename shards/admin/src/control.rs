@@ -20,6 +20,9 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Who carries out what is asked over the admin socket.
 pub trait Control: QueueControl {
+    /// The name by which the server greets, by the config in force.
+    fn hostname(&self) -> String;
+
     /// The bans in force.
     fn bans(&self) -> BoxFuture<'_, Result<Vec<BanView>, Refusal>>;
 
@@ -111,8 +114,8 @@ pub struct ProfileContent {
 
 /// Who carries out what concerns the queue.
 pub trait QueueControl: Send + Sync {
-    /// The queues of all shards, added up.
-    fn queue_status(&self) -> BoxFuture<'_, Result<QueueStatus, Refusal>>;
+    /// The queues of all shards, added up: of those that answer within so long, or within what any question has.
+    fn queue_status(&self, within: Option<Duration>) -> BoxFuture<'_, Result<QueueStatus, Refusal>>;
 
     /// Messages that fit. The limit is there, and at most [`PAGE_MAX`](crate::api::PAGE_MAX).
     fn queue_page(&self, query: QueueQuery) -> BoxFuture<'_, Result<QueuePage, Refusal>>;
@@ -160,6 +163,8 @@ pub enum RefusalStatus {
     NotFound,
     /// What was asked is wrong in itself, or the config file is: HTTP 400.
     Invalid,
+    /// Whoever asks may not: HTTP 403.
+    Forbidden,
     /// It contradicts something else that is in force: HTTP 409.
     Conflict,
     /// Not at this moment: HTTP 503.
@@ -175,6 +180,11 @@ impl Refusal {
     /// What was asked is wrong in itself.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self { status: RefusalStatus::Invalid, message: message.into() }
+    }
+
+    /// Whoever asks may not.
+    pub fn forbidden(message: impl Into<String>) -> Self {
+        Self { status: RefusalStatus::Forbidden, message: message.into() }
     }
 
     /// It contradicts something that is in force.

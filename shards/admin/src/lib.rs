@@ -25,6 +25,7 @@
 //! #     }
 //! # }
 //! # impl Control for Nobody {
+//! #     fn hostname(&self) -> String { "mx.example.org".to_owned() }
 //! #     fn bans(&self) -> BoxFuture<'_, Result<Vec<api::BanView>, Refusal>> { self.no() }
 //! #     fn ban(&self, _: api::BanAdd) -> BoxFuture<'_, Result<BanChange, Refusal>> { self.no() }
 //! #     fn unban(&self, _: ringpost_base::Network) -> BoxFuture<'_, Result<api::BanView, Refusal>> { self.no() }
@@ -46,7 +47,7 @@
 //! #     }
 //! # }
 //! # impl QueueControl for Nobody {
-//! #     fn queue_status(&self) -> BoxFuture<'_, Result<api::QueueStatus, Refusal>> { self.no() }
+//! #     fn queue_status(&self, _: Option<Duration>) -> BoxFuture<'_, Result<api::QueueStatus, Refusal>> { self.no() }
 //! #     fn queue_page(&self, _: api::QueueQuery) -> BoxFuture<'_, Result<api::QueuePage, Refusal>> { self.no() }
 //! #     fn message(&self, _: SpoolId, _: bool) -> BoxFuture<'_, Result<api::MessageView, Refusal>> { self.no() }
 //! #     fn message_content(&self, _: SpoolId) -> BoxFuture<'_, Result<MessageContent, Refusal>> { self.no() }
@@ -90,6 +91,7 @@ mod queue;
 mod reference;
 mod route;
 mod routes;
+mod seldom;
 mod server;
 mod socket;
 mod status;

@@ -1,16 +1,18 @@
 //! What all handlers of the API do: see who may, read what is asked, have it done, note it, and answer.
 //!
 //! Invariants: whatever goes through [`Control`] runs in a task of its own, so that a client that hangs up cannot leave an
-//! order half done; at most [`UNDER_WAY_MAX`] of them run at a time, and a client waits for one no longer than
-//! [`PATIENCE`], unless the order is one that takes longer. Every order that changes the server leaves one entry in the
+//! order half done; at most [`UNDER_WAY_MAX`] of a kind run at a time, where what readers look up, what operators look up and
+//! what changes something are three kinds; and a client waits for one no longer than [`PATIENCE`], unless the order is one
+//! that takes longer. Every order that changes the server leaves one entry in the
 //! audit log, with the user who gave it, done or refused. A body is read up to [`BODY_BYTES_MAX`] and [`BODY_TIMEOUT`].
 
-use crate::access::Peer;
+use crate::access::{Peer, Role};
 use crate::api::{AuditWho, ErrorView};
 use crate::audit::{Audit, Note};
 use crate::control::{BoxFuture, Control, Refusal, RefusalStatus};
 use crate::route::{Route, Takes};
 use crate::routes::Shared;
+use crate::seldom::SeldomByUser;
 use axum::body::{Bytes, HttpBody};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{Extension, FromRequest, Request};
@@ -21,9 +23,10 @@ use ringpost_base::SpoolId;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::time::Duration;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 /// Bytes of a request's body: an order is a few fields.
@@ -32,8 +35,11 @@ pub(crate) const BODY_BYTES_MAX: usize = 64 * 1024;
 /// Time for a body to come: it was ready before the client connected.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Orders under way: they come from people, and from scripts one after the other.
+/// Orders under way, of each kind: they come from people, and from scripts one after the other.
 pub(crate) const UNDER_WAY_MAX: usize = 16;
+
+/// How often each of both logs tells of a user's requests that were refused for the user's role.
+const FORBIDDEN_EVERY: Duration = Duration::from_secs(1);
 
 /// How long an order may take before the client is told that it does: below the ten seconds that the command line waits.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(8);
@@ -111,6 +117,10 @@ impl Ticket {
         audit.note(Note { who: who(peer), what, subject, before, after, refused });
     }
 
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
     fn is_noted(&self) -> bool {
         self.noted.load(Relaxed)
     }
@@ -125,12 +135,12 @@ fn who(peer: &Peer) -> AuditWho {
 struct Refused(String);
 
 /// The route with its doorkeeper: lets those in who may, and sees to it that a change is noted.
-pub(crate) fn permit(shared: &Shared, route: Route) -> Route {
-    let (audit, who, what) = (shared.audit.clone(), route.who, route.changes);
+pub(crate) fn permit(shared: &Arc<Shared>, route: Route) -> Route {
+    let (shared, who, what) = (Arc::clone(shared), route.who, route.changes);
     let method_and_path = format!("{} {}", route.method, route.path);
     let doorkeeper = move |Extension(peer): Extension<Peer>, mut request: Request, next: Next| {
-        let ticket = what.map(|what| Ticket::new(&audit, peer, what));
-        let method_and_path = method_and_path.clone();
+        let ticket = what.map(|what| Ticket::new(&shared.audit, peer, what));
+        let (shared, method_and_path) = (Arc::clone(&shared), method_and_path.clone());
         async move {
             if let Some(ticket) = &ticket {
                 request.extensions_mut().insert(ticket.clone());
@@ -138,9 +148,7 @@ pub(crate) fn permit(shared: &Shared, route: Route) -> Route {
             let response = if peer.role >= who {
                 next.run(request).await
             } else {
-                tracing::warn!(uid = peer.uid, request = method_and_path, "refused on the admin socket");
-                let words = format!("a {} may not {method_and_path}: it takes an {}", peer.role.name(), who.name());
-                error(StatusCode::FORBIDDEN, &words)
+                forbid(&shared, &peer, ticket.as_ref(), &method_and_path)
             };
             if let Some(ticket) = ticket.filter(|ticket| !ticket.is_noted()) {
                 let reason = response.extensions().get::<Refused>().map(|refused| refused.0.as_str());
@@ -153,22 +161,95 @@ pub(crate) fn permit(shared: &Shared, route: Route) -> Route {
     Route { handler: route.handler.route_layer(from_fn(doorkeeper)), ..route }
 }
 
+/// Refuses what a role is too small for. A reader can have that as often as it likes, and neither log is to be filled with
+/// it: each tells of a user's refusals once a second, with how many there were between.
+pub(crate) fn forbid(shared: &Shared, peer: &Peer, ticket: Option<&Ticket>, request: &str) -> Response {
+    let (now, mut forbidden) = (Instant::now(), shared.forbidden.lock().unwrap_or_else(PoisonError::into_inner));
+    if let Some(unsaid) = forbidden.logged.turn(peer.uid, now) {
+        tracing::warn!(uid = peer.uid, request, unsaid, "refused on the admin socket");
+    }
+    let words = format!("a {} may not {request}: it takes an {}", peer.role.name(), Role::Operator.name());
+    let mut response = error(StatusCode::FORBIDDEN, &words);
+    if let Some(ticket) = ticket {
+        match forbidden.noted.turn(peer.uid, now) {
+            None => ticket.waive(),
+            Some(0) => {}
+            Some(unsaid) => {
+                response.extensions_mut().insert(Refused(format!("{words}; so were {unsaid} requests before it")));
+            }
+        }
+    }
+    response
+}
+
+/// When users were last told of whose requests were refused for their role.
+pub(crate) struct Forbidden {
+    logged: SeldomByUser,
+    noted: SeldomByUser,
+}
+
+impl Default for Forbidden {
+    fn default() -> Self {
+        Self { logged: SeldomByUser::new(FORBIDDEN_EVERY), noted: SeldomByUser::new(FORBIDDEN_EVERY) }
+    }
+}
+
+impl Forbidden {
+    /// Notes those that nothing came after.
+    pub(crate) fn note_overdue(&mut self, audit: &Audit) {
+        for (uid, unsaid) in self.noted.overdue(Instant::now()) {
+            let who = AuditWho { via: "socket".to_owned(), uid: Some(uid), ..AuditWho::default() };
+            let refused = Some("a reader may not; of those in a second the first is noted by itself".to_owned());
+            let (subject, before, after) = (format!("{unsaid} requests"), Value::Null, Value::Null);
+            audit.note(Note { who, what: "requests", subject, before, after, refused });
+        }
+    }
+}
+
+/// How many more of each kind may be under way.
+pub(crate) struct Permits {
+    readers: Arc<Semaphore>,
+    operators: Arc<Semaphore>,
+    changes: Arc<Semaphore>,
+}
+
+impl Default for Permits {
+    fn default() -> Self {
+        let [readers, operators, changes] = [(); 3].map(|()| Arc::new(Semaphore::new(UNDER_WAY_MAX)));
+        Self { readers, operators, changes }
+    }
+}
+
+impl Permits {
+    fn looking(&self, role: Role) -> &Arc<Semaphore> {
+        match role {
+            Role::Reader => &self.readers,
+            Role::Operator => &self.operators,
+        }
+    }
+}
+
 /// Has something looked up, in a task that outlives the request.
-pub(crate) async fn carry_out<T, F>(shared: &Arc<Shared>, order: F) -> Result<T, Refusal>
+pub(crate) async fn carry_out<T, F>(shared: &Arc<Shared>, peer: &Peer, order: F) -> Result<T, Refusal>
 where
     T: Send + 'static,
     F: for<'a> FnOnce(&'a dyn Control) -> BoxFuture<'a, Result<T, Refusal>> + Send + 'static,
 {
-    begin(shared, PATIENCE, order, |_| {}).await
+    carry_out_within(shared, peer, PATIENCE, order).await
 }
 
 /// The same of what takes longer than most.
-pub(crate) async fn carry_out_within<T, F>(shared: &Arc<Shared>, patience: Duration, order: F) -> Result<T, Refusal>
+pub(crate) async fn carry_out_within<T, F>(
+    shared: &Arc<Shared>,
+    peer: &Peer,
+    patience: Duration,
+    order: F,
+) -> Result<T, Refusal>
 where
     T: Send + 'static,
     F: for<'a> FnOnce(&'a dyn Control) -> BoxFuture<'a, Result<T, Refusal>> + Send + 'static,
 {
-    begin(shared, patience, order, |_| {}).await
+    begin(shared, shared.permits.looking(peer.role), patience, order, |_| {}).await
 }
 
 /// A change that is to be made: who is to be noted for it, and with what.
@@ -188,7 +269,7 @@ where
 {
     let Change { ticket, subject, told, patience } = change;
     let noting = Noting { ticket: ticket.clone(), subject, unnoted: true };
-    let result = begin(shared, patience, order, move |result: &Result<T, Refusal>| noting.end(result, told)).await;
+    let result = begin(shared, &shared.permits.changes, patience, order, move |result: &Result<T, Refusal>| noting.end(result, told)).await;
     // It is under way, and will be noted when it is done; the answer does not say what came of it.
     ticket.waive();
     result
@@ -220,6 +301,7 @@ impl Drop for Noting {
 
 async fn begin<T, F>(
     shared: &Arc<Shared>,
+    permits: &Arc<Semaphore>,
     patience: Duration,
     order: F,
     ended: impl FnOnce(&Result<T, Refusal>) + Send + 'static,
@@ -228,7 +310,7 @@ where
     T: Send + 'static,
     F: for<'a> FnOnce(&'a dyn Control) -> BoxFuture<'a, Result<T, Refusal>> + Send + 'static,
 {
-    let Ok(permit) = Arc::clone(&shared.orders).try_acquire_owned() else {
+    let Ok(permit) = Arc::clone(permits).try_acquire_owned() else {
         let busy = Err(Refusal::unavailable(format!("{UNDER_WAY_MAX} orders are under way already; try again")));
         ended(&busy);
         return busy;
@@ -302,6 +384,7 @@ pub(crate) fn refuse(refusal: &Refusal) -> Response {
     let status = match refusal.status {
         RefusalStatus::NotFound => StatusCode::NOT_FOUND,
         RefusalStatus::Invalid => StatusCode::BAD_REQUEST,
+        RefusalStatus::Forbidden => StatusCode::FORBIDDEN,
         RefusalStatus::Conflict => StatusCode::CONFLICT,
         RefusalStatus::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
     };
@@ -315,7 +398,7 @@ fn error(status: StatusCode, message: &str) -> Response {
     response
 }
 
-fn json(status: StatusCode, text: String) -> Response {
+pub(crate) fn json(status: StatusCode, text: String) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], text + "\n").into_response()
 }
 

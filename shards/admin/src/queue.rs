@@ -3,10 +3,10 @@
 //! Invariants are those of [`orders`](crate::orders). What changes messages is noted with the ids or the filter, and with how
 //! many messages it was done to; and whoever is handed out somebody's mail is noted too.
 
-use crate::access::Peer;
-use crate::api::{PAGE_DEFAULT, QueueOrder, QueueOrdered, QueueQuery, QueueVerification};
+use crate::access::{Peer, Role};
+use crate::api::{MessageView, PAGE_DEFAULT, QueueOrder, QueueOrdered, QueueQuery, QueueVerification};
 use crate::control::{MessageContent, Refusal};
-use crate::orders::{Change, PATIENCE, Ticket, Told, answer, carry_out, change, order as read_order, refuse, value};
+use crate::orders::{Change, PATIENCE, Ticket, Told, answer, carry_out, change, forbid, order as read_order, refuse, value};
 use crate::route::Takes;
 use crate::routes::Shared;
 use crate::stream;
@@ -24,21 +24,22 @@ const MESSAGE_TYPE: &str = "message/rfc822";
 /// Ids of an order that are named in a line of the log; the audit log has all of them.
 const NAMED_MAX: usize = 10;
 
-pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Response {
-    answer(carry_out(&shared, |control| control.queue_status()).await)
+pub(crate) async fn status(State(shared): State<Arc<Shared>>, Extension(peer): Extension<Peer>) -> Response {
+    answer(carry_out(&shared, &peer, |control| control.queue_status(None)).await)
 }
 
-pub(crate) async fn page(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
+pub(crate) async fn page(State(shared): State<Arc<Shared>>, Extension(peer): Extension<Peer>, RawQuery(query): RawQuery) -> Response {
     let mut query = match QueueQuery::parse(&query.unwrap_or_default()) {
         Ok(query) => query,
         Err(message) => return refuse(&Refusal::invalid(message)),
     };
     query.limit.get_or_insert(PAGE_DEFAULT);
-    answer(carry_out(&shared, move |control| control.queue_page(query)).await)
+    answer(carry_out(&shared, &peer, move |control| control.queue_page(query)).await)
 }
 
 pub(crate) async fn message(
     State(shared): State<Arc<Shared>>,
+    Extension(peer): Extension<Peer>,
     Path(id): Path<String>,
     RawQuery(query): RawQuery,
 ) -> Response {
@@ -47,10 +48,23 @@ pub(crate) async fn message(
         Some("headers=true") => true,
         Some(other) => return refuse(&Refusal::invalid(format!("{other:?}: there is ?headers=true"))),
     };
-    match message_id(&id) {
-        Ok(id) => answer(carry_out(&shared, move |control| control.message(id, headers)).await),
-        Err(refusal) => refuse(&refusal),
+    if headers && peer.role < Role::Operator {
+        return forbid(&shared, &peer, None, "GET /api/v1/queue/messages/{id} with headers=true");
     }
+    let message = match message_id(&id) {
+        Ok(id) => carry_out(&shared, &peer, move |control| control.message(id, headers)).await,
+        Err(refusal) => Err(refusal),
+    };
+    if let Ok(MessageView { headers: Some(headers), .. }) = &message {
+        note_reading(&shared, peer, id, headers.len() as u64, "headers");
+    }
+    answer(message)
+}
+
+/// It changes nothing, but somebody reads somebody's mail.
+fn note_reading(shared: &Shared, peer: Peer, id: String, length: u64, what: &str) {
+    let handed_out = (Value::Null, json!({ "bytes": length, "of": what }));
+    Ticket::for_reading(shared, peer, "read message").note(id, Ok(handed_out.into()));
 }
 
 pub(crate) async fn content(
@@ -59,7 +73,7 @@ pub(crate) async fn content(
     Path(id): Path<String>,
 ) -> Response {
     let content = match message_id(&id) {
-        Ok(id) => carry_out(&shared, move |control| control.message_content(id)).await,
+        Ok(id) => carry_out(&shared, &peer, move |control| control.message_content(id)).await,
         Err(refusal) => Err(refusal),
     };
     let (length, body) = match content {
@@ -70,9 +84,7 @@ pub(crate) async fn content(
         },
         Err(refusal) => return refuse(&refusal),
     };
-    // It changes nothing, but somebody reads somebody's mail.
-    let handed_out = (Value::Null, json!({ "bytes": length }));
-    Ticket::for_reading(&shared, peer, "read message").note(id, Ok(handed_out.into()));
+    note_reading(&shared, peer, id, length, "message");
     let headers = [(header::CONTENT_TYPE, MESSAGE_TYPE.to_owned()), (header::CONTENT_LENGTH, length.to_string())];
     (StatusCode::OK, headers, body).into_response()
 }
@@ -88,7 +100,7 @@ pub(crate) async fn order(
     };
     if order.dry {
         ticket.waive();
-        return answer(carry_out(&shared, move |control| control.order_queue(order)).await);
+        return answer(carry_out(&shared, ticket.peer(), move |control| control.order_queue(order)).await);
     }
     let told = |(order, ordered): &(QueueOrder, QueueOrdered)| Told::of_many(done(order, ordered), ordered.changed);
     let ticket = ticket.called(order.order.name());
@@ -106,8 +118,8 @@ pub(crate) async fn verify(State(shared): State<Arc<Shared>>, Extension(ticket):
     answer(change(&shared, what, |control| control.verify_queue()).await)
 }
 
-pub(crate) async fn verification(State(shared): State<Arc<Shared>>) -> Response {
-    answer(carry_out(&shared, |control| control.queue_verification()).await)
+pub(crate) async fn verification(State(shared): State<Arc<Shared>>, Extension(peer): Extension<Peer>) -> Response {
+    answer(carry_out(&shared, &peer, |control| control.queue_verification()).await)
 }
 
 fn message_id(text: &str) -> Result<SpoolId, Refusal> {

@@ -62,7 +62,7 @@ curl --unix-socket ringpost-state/ringpost.sock http://ringpost/api/v{version}/s
 Health and metrics are answered on the TCP address `admin.listen` too, without authentication; nothing else is.
 
 **Who may.** The kernel says who is at the other end. The server's own user and root may do everything; so may those that
-`admin.operators` names. Those that `admin.readers` names may use the routes of a *reader*. Everybody else is turned away
+`admin.operators` names, but for naming the program of an upgrade. Those that `admin.readers` names may use the routes of a *reader*. Everybody else is turned away
 without an answer. Who may not use a route is answered 403.
 
 **Form.** What goes in and out is JSON, unless said otherwise. Moments are RFC 3339 text in UTC, networks and durations the

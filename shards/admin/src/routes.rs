@@ -18,7 +18,7 @@ use crate::clock::wall;
 use crate::exporter::Exporter;
 use crate::health::Health;
 use crate::history::History;
-use crate::orders::{self, permit};
+use crate::orders::{self, Forbidden, Permits, permit};
 use crate::queue;
 use crate::route::{Route, Takes};
 use crate::server::Sources;
@@ -29,7 +29,6 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ringpost_metrics::{ProcessGauge, ProcessReading};
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::Semaphore;
 
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -42,8 +41,10 @@ pub(crate) struct Shared {
     pub(crate) history: Mutex<History>,
     /// The state that was told last, and since when it is that.
     state: Mutex<Option<(&'static str, Moment)>>,
-    /// A permit for each order under way.
-    pub(crate) orders: Arc<Semaphore>,
+    /// For what is under way.
+    pub(crate) permits: Permits,
+    /// Requests that were refused for the user's role, of late.
+    pub(crate) forbidden: Mutex<Forbidden>,
 }
 
 impl Shared {
@@ -54,7 +55,8 @@ impl Shared {
             audit,
             history: Mutex::default(),
             state: Mutex::default(),
-            orders: Arc::new(Semaphore::new(orders::UNDER_WAY_MAX)),
+            permits: Permits::default(),
+            forbidden: Mutex::default(),
         }
     }
 
@@ -63,6 +65,7 @@ impl Shared {
         let vitals = (self.sources.vitals)();
         self.history.lock().unwrap_or_else(PoisonError::into_inner).take(&self.sources.blocks, &vitals);
         self.since(Health::read(&self.sources).state_name());
+        self.forbidden.lock().unwrap_or_else(PoisonError::into_inner).note_overdue(&self.audit);
     }
 
     /// Since when the server is in the state that it is in now.
@@ -121,7 +124,7 @@ pub(crate) fn about_the_server() -> Vec<Route> {
         Route::post(
             "upgrade",
             "/api/v1/upgrade",
-            "has another process take over, and waits until it serves",
+            "has another process take over, and waits until it serves; with `binary` for root and the server's own user only",
             changes::upgrade,
         )
         .takes::<UpgradeOrder>(Takes::IfAny)
@@ -130,7 +133,7 @@ pub(crate) fn about_the_server() -> Vec<Route> {
         Route::put(
             "set log levels",
             "/api/v1/log/levels",
-            "changes how much is logged, until a reload",
+            "changes how much is logged, until a restart or a reload that changes the config's own levels",
             changes::set_log_levels,
         )
         .takes::<LogLevelsView>(Takes::Always)
@@ -193,7 +196,7 @@ pub(crate) fn about_the_queue() -> Vec<Route> {
             ])
             .gives::<QueuePage>(),
         Route::get("/api/v1/queue/messages/{id}", "all about one message", queue::message)
-            .query(&[("headers", "`true`: with its header section")])
+            .query(&[("headers", "`true`: with its header section; for operators, and noted in the audit log")])
             .gives::<MessageView>(),
         Route::get(
             "/api/v1/queue/messages/{id}/message",

@@ -1,17 +1,19 @@
 //! The two places that are answered at, and their end.
 //!
 //! Invariants: [`Admin::start`] returns only once both places are there; at most [`CONNECTIONS_MAX`] connections of each
-//! are served at a time, each with a bounded header and time to send it; [`Admin::stop`] returns within a second,
+//! are served at a time, and of readers at most [`READERS_MAX`] besides, so that they keep no operator out; each with a
+//! bounded header and time to send it. [`Admin::stop`] returns within a second,
 //! finished answers or not. A panic in a handler ends its connection, not the thread. It refuses HTTP/2, upgrades, and
 //! to restart by itself.
 
 use crate::Error;
-use crate::access::Access;
+use crate::access::{Access, Role};
 use crate::api::{CanaryView, ProbeView};
 use crate::audit::Audit;
 use crate::control::Control;
 use crate::history;
 use crate::routes::{self, Shared};
+use crate::seldom::Seldom;
 use crate::socket::{SocketFile, is_at};
 use axum::Router;
 use axum::extract::Extension;
@@ -27,17 +29,27 @@ use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 /// Connections at a time, of each place: some scrapers and people. More wait in the kernel's backlog.
 const CONNECTIONS_MAX: usize = 64;
+
+/// Connections of readers at a time, of all of them: dashboards and scripts. One more is told to come again.
+const READERS_MAX: usize = 32;
+
+/// What a reader is told for whom there is no room.
+const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 64\r\n\
+    connection: close\r\n\r\n{\"error\":\"too many connections of readers are open; try again\"}\n";
+
+/// How often a log line tells of those who were turned away from the socket.
+const STRANGERS_EVERY: Duration = Duration::from_secs(1);
 
 /// Time from the connection, or the last answer, to the end of the next request's header. Idle connections end with it.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,7 +84,7 @@ pub struct Options {
     pub audit: Audit,
     /// A listening socket to use in place of one of our own making, for `listen`.
     pub tcp: Option<StdTcpListener>,
-    /// The same for `socket`, whose file is taken over.
+    /// The same for `socket`. Its file is the other process's until [`Admin::own`].
     pub unix: Option<StdUnixListener>,
 }
 
@@ -123,8 +135,6 @@ pub struct Situation {
 /// Who the server is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
-    /// The name by which it greets.
-    pub hostname: String,
     /// The config file; nothing if it runs by the defaults.
     pub config_file: Option<String>,
     /// The number of each shard's CPU.
@@ -182,7 +192,7 @@ impl Admin {
             admin.socket = Some(file);
             admin.unix = Some(listener.try_clone().map_err(socket_error)?);
             let listener = UnixListener::from_std(listener).map_err(socket_error)?;
-            let door = Door { listener, access };
+            let door = Door::new(listener, access);
             handle.spawn(serve(door, routes::private(Arc::clone(&shared)), watch.clone()));
         }
         handle.spawn(keep_up(shared, watch));
@@ -205,6 +215,15 @@ impl Admin {
         &self.audit
     }
 
+    /// Takes the file of an inherited socket over, since the process that it was of has been told: from here on it has the
+    /// mode of this config, and is removed at the stop. Before, a start that fails leaves it as it was.
+    pub fn own(&mut self) {
+        let Some(socket) = &mut self.socket else { return };
+        if let Err(error) = socket.own() {
+            tracing::error!(path = %socket.path().display(), %error, "the admin socket's mode can't be set");
+        }
+    }
+
     /// Both listening sockets once more, that of the address and the unix socket, for a process that takes over.
     ///
     /// # Errors
@@ -224,14 +243,15 @@ impl Admin {
         audit.finish();
     }
 
-    /// Stops in the same way, but leaves the socket's file to the process that has taken over.
+    /// Stops in the same way, but leaves the socket's file to the process that has taken over; if that one answers elsewhere,
+    /// the file is removed.
     pub fn hand_over(self) {
         let Self { socket, tcp, unix, audit, stop, ended, .. } = self;
+        drop((tcp, unix));
+        end(stop, &ended);
         if let Some(socket) = socket {
             socket.leave();
         }
-        drop((tcp, unix));
-        end(stop, &ended);
         audit.finish();
     }
 }
@@ -284,16 +304,25 @@ trait Place: Send + Sync + 'static {
     /// A client's connection.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
 
-    /// The next client, with what answers it; nothing if it may not be answered.
-    fn next(&self, app: &Router) -> impl Future<Output = io::Result<Option<(Self::Stream, Router)>>> + Send;
+    /// The next client; nothing if it may not be answered.
+    fn next(&self, app: &Router) -> impl Future<Output = io::Result<Option<Client<Self::Stream>>>> + Send;
+}
+
+/// Somebody who is answered.
+struct Client<S> {
+    stream: S,
+    /// What answers.
+    app: Router,
+    /// Held as long as that takes, by those who do not count towards the connections of all.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Place for TcpListener {
     type Stream = TcpStream;
 
-    async fn next(&self, app: &Router) -> io::Result<Option<(TcpStream, Router)>> {
+    async fn next(&self, app: &Router) -> io::Result<Option<Client<TcpStream>>> {
         let (stream, _) = self.accept().await?;
-        Ok(Some((stream, app.clone())))
+        Ok(Some(Client { stream, app: app.clone(), permit: None }))
     }
 }
 
@@ -301,34 +330,70 @@ impl Place for TcpListener {
 struct Door {
     listener: UnixListener,
     access: Access,
+    readers: Arc<Semaphore>,
+    strangers: Mutex<Seldom>,
+}
+
+impl Door {
+    fn new(listener: UnixListener, access: Access) -> Self {
+        let readers = Arc::new(Semaphore::new(READERS_MAX));
+        Self { listener, access, readers, strangers: Mutex::new(Seldom::new(STRANGERS_EVERY)) }
+    }
+
+    /// Tells of somebody who may not come in. Anybody on the machine can come as often as they like, so not each time.
+    fn turn_away(&self, uid: u32) {
+        let turn = self.strangers.lock().unwrap_or_else(PoisonError::into_inner).turn(Instant::now());
+        if let Some(unsaid) = turn {
+            tracing::warn!(uid, unsaid, "a user that may not was turned away from the admin socket");
+        }
+    }
 }
 
 impl Place for Door {
     type Stream = UnixStream;
 
-    async fn next(&self, app: &Router) -> io::Result<Option<(UnixStream, Router)>> {
+    async fn next(&self, app: &Router) -> io::Result<Option<Client<UnixStream>>> {
         let (stream, _) = self.listener.accept().await?;
-        match self.access.admit(&stream.peer_cred()?, stream.as_fd()) {
-            Ok(peer) => Ok(Some((stream, app.clone().layer(Extension(peer))))),
+        let peer = match self.access.admit(&stream.peer_cred()?, stream.as_fd()) {
+            Ok(peer) => peer,
             Err(uid) => {
-                tracing::warn!(uid, "a user that may not was turned away from the admin socket");
-                Ok(None)
+                self.turn_away(uid);
+                return Ok(None);
             }
-        }
+        };
+        let permit = match peer.role {
+            Role::Operator => None,
+            Role::Reader => match Arc::clone(&self.readers).try_acquire_owned() {
+                Ok(permit) => Some(permit),
+                Err(_) => {
+                    // It fits into the socket's buffer, or nobody reads it.
+                    let _ = stream.try_write(NO_ROOM);
+                    return Ok(None);
+                }
+            },
+        };
+        Ok(Some(Client { stream, app: app.clone().layer(Extension(peer)), permit }))
     }
 }
 
 /// Answers at a place until the stop.
 async fn serve<P: Place>(place: P, app: Router, mut watch: Watch) {
     let graceful = GracefulShutdown::new();
+    let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             () = watch.stopped() => break,
             Some(ended) = connections.join_next() => note_panic(ended),
-            client = place.next(&app), if connections.len() < CONNECTIONS_MAX => match client {
-                Ok(Some((stream, app))) => {
-                    connections.spawn(serve_connection(stream, app, &graceful));
+            client = place.next(&app), if room.available_permits() > 0 => match client {
+                Ok(Some(Client { stream, app, permit })) => {
+                    // There is one: nobody else takes any.
+                    let permit = permit.or_else(|| Arc::clone(&room).try_acquire_owned().ok());
+                    let connection = serve_connection(stream, app, &graceful);
+                    connections.spawn(async move {
+                        connection.await;
+                        drop(permit);
+                    });
                 }
                 Ok(None) => {}
                 Err(error) => {

@@ -1,8 +1,8 @@
 //! The unix socket: made, guarded, taken away.
 //!
 //! Invariants: the socket's file is for its owner alone from the moment it exists, unless the config names others who may, by
-//! their credentials. Only a socket that nobody answers on is replaced, and only a socket of our own is removed. It
-//! refuses to make directories.
+//! their credentials. Only a socket that nobody answers on is replaced, and only a socket of our own is removed; one that
+//! another process handed over is ours from [`SocketFile::own`] on. It refuses to make directories.
 
 use crate::Error;
 use rustix::fs::{Mode, fchmod};
@@ -25,14 +25,15 @@ const BACKLOG: i32 = 64;
 const MODE: u32 = 0o600;
 const MODE_OPEN: u32 = 0o666;
 
-/// What no file has as device and inode.
-const NOBODYS: (u64, u64) = (0, 0);
-
 /// The file of a listening socket; removed when this is dropped, if it is still the one that was made.
 pub(crate) struct SocketFile {
     path: PathBuf,
     /// Device and inode: a server that was started meanwhile may have put its own in the place.
     identity: (u64, u64),
+    /// Whether it is this process's to open up and to remove.
+    owned: bool,
+    /// Whether it is to be open to everybody.
+    open: bool,
 }
 
 impl SocketFile {
@@ -50,33 +51,44 @@ impl SocketFile {
         // would be open to others.
         fchmod(&socket, Mode::RUSR | Mode::WUSR).map_err(|error| failed(error.into()))?;
         bind(&socket, &address).map_err(|error| failed(error.into()))?;
-        let file = Self::at(path).map_err(failed)?;
-        file.set_mode(open).map_err(failed)?;
+        let file = Self::at(path, true, open).map_err(failed)?;
+        file.set_mode().map_err(failed)?;
         listen(&socket, BACKLOG).map_err(|error| failed(error.into()))?;
         Ok((file, UnixListener::from(socket)))
     }
 
-    /// The file of a socket that listens already and was handed over.
+    /// The file of a socket that listens already and was handed over: still another's, and as it was.
     pub(crate) fn take_over(path: &Path, open: bool) -> Result<Self, Error> {
-        let failed = |source: io::Error| Error::Socket { path: path.to_owned(), source };
-        let file = Self::at(path).map_err(failed)?;
-        file.set_mode(open).map_err(failed)?;
-        Ok(file)
+        Self::at(path, false, open).map_err(|source| Error::Socket { path: path.to_owned(), source })
     }
 
-    fn at(path: &Path) -> io::Result<Self> {
+    fn at(path: &Path, owned: bool, open: bool) -> io::Result<Self> {
         let there = fs::symlink_metadata(path)?;
-        Ok(Self { path: path.to_owned(), identity: (there.dev(), there.ino()) })
+        Ok(Self { path: path.to_owned(), identity: (there.dev(), there.ino()), owned, open })
+    }
+
+    /// From here on the file is this process's.
+    pub(crate) fn own(&mut self) -> io::Result<()> {
+        if std::mem::replace(&mut self.owned, true) || !self.is_there() {
+            return Ok(());
+        }
+        self.set_mode()
     }
 
     /// Opens the file up to everybody, or to its owner alone.
-    fn set_mode(&self, open: bool) -> io::Result<()> {
-        fs::set_permissions(&self.path, fs::Permissions::from_mode(if open { MODE_OPEN } else { MODE }))
+    fn set_mode(&self) -> io::Result<()> {
+        fs::set_permissions(&self.path, fs::Permissions::from_mode(if self.open { MODE_OPEN } else { MODE }))
     }
 
-    /// Leaves the file where it is.
+    /// Leaves the file to the process that answers on it; one on which nobody answers any more is removed. To be called once
+    /// the socket is closed here.
     pub(crate) fn leave(mut self) {
-        self.identity = NOBODYS;
+        self.owned &= SocketAddrUnix::new(&self.path).is_ok_and(|address| is_deserted(&address));
+    }
+
+    /// Whether the file at the path is still the one that this is about.
+    fn is_there(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|there| (there.dev(), there.ino()) == self.identity)
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -86,16 +98,19 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        match fs::symlink_metadata(&self.path) {
-            Ok(there) if (there.dev(), there.ino()) == self.identity => {
-                if let Err(error) = fs::remove_file(&self.path) {
-                    tracing::warn!(path = %self.path.display(), %error, "admin socket can't be removed");
-                }
-            }
-            // Another's, or gone already.
-            Ok(_) | Err(_) => {}
+        // Another's, or gone already.
+        if !self.owned || !self.is_there() {
+            return;
+        }
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "admin socket can't be removed");
         }
     }
+}
+
+/// Whether no process listens at an address any more.
+fn is_deserted(address: &SocketAddrUnix) -> bool {
+    stream_socket().is_ok_and(|probe| connect(&probe, address) == Err(rustix::io::Errno::CONNREFUSED))
 }
 
 /// Whether a listening socket is the one at this path.

@@ -27,7 +27,7 @@ pub(crate) fn status(shared: &Shared) -> Status {
         state: state.to_owned(),
         state_since: Some(shared.since(state)),
         process: std::process::id(),
-        hostname: sources.identity.hostname.clone(),
+        hostname: sources.control.hostname(),
         config_file: sources.identity.config_file.clone(),
         started: Some(Moment(Timestamp::from_unix_micros(started))),
         uptime_seconds: uptime.as_secs(),

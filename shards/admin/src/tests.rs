@@ -49,6 +49,10 @@ struct Fake {
 }
 
 impl Control for Fake {
+    fn hostname(&self) -> String {
+        "mx.example.org".to_owned()
+    }
+
     fn bans(&self) -> BoxFuture<'_, Result<Vec<BanView>, Refusal>> {
         Box::pin(async { Ok(self.bans.lock().expect("whole").clone()) })
     }
@@ -195,7 +199,6 @@ fn sources(shards: usize, reasons: &'static [&'static str], control: Arc<Fake>) 
         vitals: Arc::new(move || vec![Vital::default(); shards]),
         situation: Arc::new(Situation::default),
         identity: Identity {
-            hostname: "mx.example.org".to_owned(),
             config_file: None,
             cpus: (4..4 + shards).collect(),
         },

@@ -2,12 +2,13 @@
 //!
 //! Invariants are those of [`orders`](crate::orders). The status and the shards are answered whatever else is under way.
 
+use crate::access::Peer;
 use crate::api::{AUDIT_DEFAULT, AUDIT_MAX, ConfigView, SESSIONS_DEFAULT, SessionQuery, limit};
 use crate::control::{PROFILE_MAX, ProfileFormat, Refusal};
-use crate::orders::{PATIENCE, answer, carry_out, carry_out_within, refuse};
+use crate::orders::{PATIENCE, answer, carry_out, carry_out_within, json, refuse};
 use crate::routes::Shared;
 use crate::status as told;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Extension, Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use ringpost_base::{SessionId, SpoolId};
@@ -18,11 +19,16 @@ use tokio::time::timeout;
 /// How long the status waits for what the shards have to be asked for.
 const STATUS_PATIENCE: Duration = Duration::from_millis(300);
 
+/// How long each shard has for that, so that what the others tell comes in time.
+const QUEUE_PATIENCE: Duration = Duration::from_millis(200);
+
 /// How long a profile takes unless the query says so.
 const PROFILE_DEFAULT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn status(State(shared): State<Arc<Shared>>) -> Response {
-    let queue = timeout(STATUS_PATIENCE, shared.sources.control.queue_status()).await;
+    // Of the shards that answer in time: one that does not is no reason to say nothing of the others.
+    let queue = shared.sources.control.queue_status(Some(QUEUE_PATIENCE));
+    let queue = timeout(STATUS_PATIENCE, queue).await;
     let mut status = told::status(&shared);
     status.queue_oldest_seconds = queue.ok().and_then(Result::ok).and_then(|queue| queue.oldest_seconds);
     answer(Ok(status))
@@ -32,42 +38,42 @@ pub(crate) async fn shards(State(shared): State<Arc<Shared>>) -> Response {
     answer(Ok(told::shards(&shared)))
 }
 
-pub(crate) async fn config(State(shared): State<Arc<Shared>>) -> Response {
-    let config = carry_out(&shared, |control| control.config()).await;
+pub(crate) async fn config(State(shared): State<Arc<Shared>>, Extension(peer): Extension<Peer>) -> Response {
+    let config = carry_out(&shared, &peer, |control| control.config()).await;
     let file = shared.sources.identity.config_file.clone();
     answer(config.map(|config| ConfigView { file, ..config }))
 }
 
-pub(crate) async fn canary(State(shared): State<Arc<Shared>>) -> Response {
-    answer(carry_out(&shared, |control| control.canary()).await)
+pub(crate) async fn canary(State(shared): State<Arc<Shared>>, Extension(peer): Extension<Peer>) -> Response {
+    answer(carry_out(&shared, &peer, |control| control.canary()).await)
 }
 
-pub(crate) async fn log_levels(State(shared): State<Arc<Shared>>) -> Response {
-    answer(carry_out(&shared, |control| control.log_levels()).await)
+pub(crate) async fn log_levels(State(shared): State<Arc<Shared>>, Extension(peer): Extension<Peer>) -> Response {
+    answer(carry_out(&shared, &peer, |control| control.log_levels()).await)
 }
 
-pub(crate) async fn limits(State(shared): State<Arc<Shared>>) -> Response {
-    answer(carry_out(&shared, |control| control.limits()).await)
+pub(crate) async fn limits(State(shared): State<Arc<Shared>>, Extension(peer): Extension<Peer>) -> Response {
+    answer(carry_out(&shared, &peer, |control| control.limits()).await)
 }
 
-pub(crate) async fn bans(State(shared): State<Arc<Shared>>) -> Response {
-    answer(carry_out(&shared, |control| control.bans()).await)
+pub(crate) async fn bans(State(shared): State<Arc<Shared>>, Extension(peer): Extension<Peer>) -> Response {
+    answer(carry_out(&shared, &peer, |control| control.bans()).await)
 }
 
-pub(crate) async fn sessions(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
+pub(crate) async fn sessions(State(shared): State<Arc<Shared>>, Extension(peer): Extension<Peer>, RawQuery(query): RawQuery) -> Response {
     let mut query = match SessionQuery::parse(&query.unwrap_or_default()) {
         Ok(query) => query,
         Err(message) => return refuse(&Refusal::invalid(message)),
     };
     query.limit.get_or_insert(SESSIONS_DEFAULT);
-    answer(carry_out(&shared, move |control| control.sessions(query)).await)
+    answer(carry_out(&shared, &peer, move |control| control.sessions(query)).await)
 }
 
-pub(crate) async fn explain(State(shared): State<Arc<Shared>>, Path(id): Path<String>) -> Response {
+pub(crate) async fn explain(State(shared): State<Arc<Shared>>, Extension(peer): Extension<Peer>, Path(id): Path<String>) -> Response {
     // As ids are printed, whatever the case they were typed in.
     let session = id.parse::<SessionId>().map(|id| id.to_string());
     match session.or_else(|_| id.parse::<SpoolId>().map(|id| id.to_string())) {
-        Ok(id) => answer(carry_out(&shared, move |control| control.explain(id)).await),
+        Ok(id) => answer(carry_out(&shared, &peer, move |control| control.explain(id)).await),
         Err(error) => refuse(&Refusal::invalid(format!("{id:?}: {error}"))),
     }
 }
@@ -86,16 +92,19 @@ pub(crate) async fn audit(State(shared): State<Arc<Shared>>, RawQuery(query): Ra
         }
     }
     let off = || Refusal::not_found("there is no audit log: admin.audit is \"\"");
-    answer(shared.audit.recent(most).ok_or_else(off))
+    match shared.audit.recent(most).await {
+        Some(entries) => json(StatusCode::OK, format!("[{}]", entries.join(","))),
+        None => refuse(&off()),
+    }
 }
 
-pub(crate) async fn profile(State(shared): State<Arc<Shared>>, RawQuery(query): RawQuery) -> Response {
+pub(crate) async fn profile(State(shared): State<Arc<Shared>>, Extension(peer): Extension<Peer>, RawQuery(query): RawQuery) -> Response {
     let ProfileQuery { shard, duration, format } = match ProfileQuery::parse(&query.unwrap_or_default()) {
         Ok(query) => query,
         Err(message) => return refuse(&Refusal::invalid(message)),
     };
     let patience = duration + PATIENCE;
-    match carry_out_within(&shared, patience, move |control| control.profile(shard, duration, format)).await {
+    match carry_out_within(&shared, &peer, patience, move |control| control.profile(shard, duration, format)).await {
         Ok(profile) => (StatusCode::OK, [(header::CONTENT_TYPE, profile.content_type)], profile.text).into_response(),
         Err(refusal) => refuse(&refusal),
     }

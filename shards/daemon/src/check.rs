@@ -49,6 +49,8 @@ pub(crate) fn check(options: &ConfigFile) -> Result<()> {
     crate::plan::cores(&config)?;
     crate::reload::policy(&config)?;
     crate::reload::check_targets(&config)?;
+    crate::telemetry::telemetry_options(&config)?;
+    crate::control::access(&config.admin)?;
     let name = options.config.as_ref().map_or("embedded defaults".into(), |path| path.display().to_string());
     println!("{name}: ok");
     Ok(())

@@ -18,7 +18,7 @@ use ringpost_admin::api::{self, BanAdd, BanView, Explanation, Moment, Reloaded, 
 use ringpost_admin::control::BoxFuture;
 use ringpost_admin::{BanChange, Control, ProfileContent, ProfileFormat, Refusal};
 use ringpost_base::{Network, SessionId, SpoolId};
-use ringpost_control::Board;
+use ringpost_control::{Board, Phase};
 use ringpost_metrics::Block;
 use ringpost_policy::{Ban, OwnedValue, Stage, TrailStep};
 use ringpost_runtime::log::LogControl;
@@ -52,6 +52,9 @@ impl Commands {
         &self,
         request: impl FnOnce(Answer<T>) -> Request,
     ) -> BoxFuture<'_, Result<T, Refusal>> {
+        if self.is_starting() {
+            return Box::pin(async { Err(starting()) });
+        }
         let (answer, answered) = oneshot::channel();
         answered_by(self.keeper.send(request(answer)).is_ok(), answered)
     }
@@ -64,13 +67,25 @@ impl Commands {
         if self.board.state().phase.is_final() {
             return Box::pin(async { Err(stopping()) });
         }
+        if self.is_starting() {
+            return Box::pin(async { Err(starting()) });
+        }
         let (answer, answered) = oneshot::channel();
         answered_by(self.main.send(request(answer)).is_ok(), answered)
+    }
+
+    /// Whether the main thread is still busy with the start, and there is perhaps no keeper yet.
+    fn is_starting(&self) -> bool {
+        self.board.state().phase == Phase::Starting
     }
 }
 
 fn stopping() -> Refusal {
     Refusal::unavailable("the server is stopping")
+}
+
+fn starting() -> Refusal {
+    Refusal::unavailable("the server is starting: it reads its spools back, which may take long after a crash; try again")
 }
 
 fn answered_by<'a, T: Send + 'static>(
@@ -81,6 +96,10 @@ fn answered_by<'a, T: Send + 'static>(
 }
 
 impl Control for Commands {
+    fn hostname(&self) -> String {
+        self.publisher.current().source.config.server.hostname.clone()
+    }
+
     fn bans(&self) -> BoxFuture<'_, Result<Vec<BanView>, Refusal>> {
         self.keeper(Request::Bans)
     }

@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 /// Records that come at least between two compactions: half a megabyte, less than which is not worth it.
 const GROWTH_MIN: u64 = 10_000;
 
+/// How often a compaction that is waited for is looked at.
+const SETTLE_LOOK: Duration = Duration::from_millis(2);
+
 /// How long a compaction that failed is not tried again.
 const COMPACTION_RETRY: Duration = Duration::from_secs(60);
 
@@ -114,6 +117,14 @@ impl GreylistFile {
         let old = Records { file: cloned, count };
         let started = Compaction { old, beside, secret, sieve, records_max: count }.start();
         started.with_context(|| self.words("can't be compacted"))
+    }
+
+    /// Waits for a compaction that is under way, and takes it into use: after this nothing touches the file by itself.
+    pub(crate) fn settle(&mut self) {
+        while self.running.is_some() {
+            self.finish();
+            std::thread::sleep(SETTLE_LOOK);
+        }
     }
 
     /// Takes a compaction that is done into use.

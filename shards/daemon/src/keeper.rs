@@ -4,25 +4,26 @@
 //! greylist down, and publishes what is new. All that may wait for a disk happens here, and one thing after the other,
 //! so that nothing can overtake anything.
 
+mod readings;
+mod reloading;
+mod trial;
+
 use crate::bans::BanFile;
-use crate::check;
 use crate::cli::ConfigFile;
 use crate::control::ban_view;
 use crate::greylist::GreylistFile;
-use crate::in_force::{InForce, Publisher, Source};
-use crate::logging::log_options;
+use crate::health::Health;
+use crate::in_force::{InForce, Publisher};
 use crate::nftables::Mirror;
 use crate::notify;
-use crate::reload::{self, Stamp};
 use crate::state::StateDir;
-use crate::telemetry::telemetry_options;
 use anyhow::{Context, Result};
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender};
-use ringpost_admin::{Audit, BanChange, Note, Refusal};
+use readings::Before;
+use reloading::Watch;
 use ringpost_admin::api::{BanAdd, BanView, CanaryView, ReloadOrder, Reloaded};
+use ringpost_admin::{Audit, BanChange, Note, Refusal};
 use ringpost_base::Network;
-use ringpost_config::Config;
-use ringpost_dns::Dns;
 use ringpost_metrics::Block;
 use ringpost_net::Ticketing;
 use ringpost_policy::{BanBook, BanError, BanOrder, GreyRecord, GreySieve, OPERATOR};
@@ -30,12 +31,12 @@ use ringpost_runtime::log::LogControl;
 use ringpost_runtime::now;
 use ringpost_telemetry::Telemetry;
 use serde_json::{Value, json};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use trial::Trial;
 
 /// How often files are looked at, ended bans dropped, and changes of the greylist written.
 const ROUND: Duration = Duration::from_secs(1);
@@ -99,16 +100,22 @@ pub(crate) struct Keeper {
     pub(crate) audit: Audit,
     /// While another process has the files: changes of the greylist that wait for the case that it fails.
     pub(crate) paused: Option<Vec<GreyRecord>>,
+    pub(crate) health: Health,
+    pub(crate) standing: Standing,
 }
 
-/// A file that the config names, and what is known of its changes.
-struct Watch {
-    path: PathBuf,
-    /// As it was when it was last taken up.
-    taken: Option<Stamp>,
-    /// As it was at the last look: a file is taken up once it has stayed the same for a round, since one that is being
-    /// written would be read in half.
-    seen: Option<Stamp>,
+/// What the keeper keeps from one round to the next.
+#[derive(Default)]
+pub(crate) struct Standing {
+    watches: Vec<Watch>,
+    mirror: Option<Mirror>,
+    /// The number of the last source that any shard was to serve by.
+    epoch: u64,
+    /// The config that runs on one core.
+    trial: Option<Trial>,
+    /// How the last one that did came out.
+    last: Option<CanaryView>,
+    before: Before,
 }
 
 /// The running keeper.
@@ -136,43 +143,35 @@ impl Keeper {
     }
 
     fn run(mut self) {
-        let mut watches = self.watches();
-        let mut mirror = self.mirror(None);
+        self.standing.watches = self.watches();
+        self.mirror();
         let mut last_round = Instant::now();
         let mut next = None;
         loop {
             let wait = ROUND.saturating_sub(last_round.elapsed());
             match next.take().map_or_else(|| self.requests.recv_timeout(wait), Ok) {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return self.end(),
-                Ok(Request::Ordered(order)) => next = self.ordered(order, mirror.as_ref()),
-                Ok(Request::Reload(ReloadOrder { canary: Some(_) }, answer)) => {
-                    let refusal = Refusal::unavailable("this server can't try a config on one core yet");
-                    // Whoever asked may have given up.
-                    answer.into_iter().for_each(|answer| drop(answer.send(Err(refusal.clone()))));
-                }
-                Ok(Request::Reload(_, answer)) => {
-                    let former = self.publisher.current().source.epoch;
-                    notify::reloading();
-                    let result = self.reload(&watches);
-                    if result.is_ok() {
-                        watches = self.watches();
-                        mirror = self.mirror(mirror);
-                    }
-                    notify::ready();
-                    if answer.is_none() {
-                        self.audit.note(noted(former, &result));
-                    }
-                    report(result, answer);
-                }
-                Ok(request) => self.serve(request, mirror.as_ref()),
+                Ok(Request::Ordered(order)) => next = self.ordered(order),
+                Ok(request) => self.serve(request),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             if last_round.elapsed() >= ROUND {
                 last_round = Instant::now();
-                self.expire(mirror.as_ref());
-                self.greylist.finish();
-                self.look(&mut watches);
+                self.round();
             }
+        }
+    }
+
+    fn round(&mut self) {
+        self.expire();
+        if self.paused.is_none() {
+            self.greylist.finish();
+        }
+        self.standing.before.note(&self.blocks);
+        self.judge();
+        // What has changed meanwhile is taken up when it is known by which config.
+        if self.standing.trial.is_none() && self.paused.is_none() {
+            self.look();
         }
     }
 
@@ -186,7 +185,8 @@ impl Keeper {
         self.save_bans();
     }
 
-    fn serve(&mut self, request: Request, mirror: Option<&Mirror>) {
+    fn serve(&mut self, request: Request) {
+        let Some(request) = self.while_paused(request) else { return };
         match request {
             Request::Bans(answer) => {
                 let bans = self.book.list(now().wall).iter().map(|ban| ban_view(ban)).collect();
@@ -194,28 +194,62 @@ impl Keeper {
                 let _ = answer.send(Ok(bans));
             }
             Request::Ban(order, answer) => {
-                let _ = answer.send(self.ban(order, mirror));
+                let _ = answer.send(self.ban(order));
             }
             Request::Unban(network, answer) => {
-                let _ = answer.send(self.unban(network, mirror));
+                let _ = answer.send(self.unban(network));
             }
             Request::Greylisted(records) => self.write_greylist(&records),
+            Request::Reload(ReloadOrder { canary: Some(order) }, answer) => {
+                let result = self.begin_trial(order);
+                answer.into_iter().for_each(|answer| drop(answer.send(result.clone())));
+            }
+            Request::Reload(_, answer) => self.reload_all(answer),
             Request::Canary(answer) => {
-                let _ = answer.send(Ok(None));
+                let _ = answer.send(Ok(self.canary()));
             }
             Request::StopCanary(answer) => {
-                let _ = answer.send(Err(Refusal::conflict("no canary is running")));
+                let _ = answer.send(self.stop_trial());
             }
             Request::Audit(audit) => self.audit = audit,
             Request::Pause(pause, done) => {
                 self.pause(pause);
                 let _ = done.send(());
             }
-            Request::Ordered(_) | Request::Reload(..) | Request::Stop => {}
+            Request::Ordered(_) | Request::Stop => {}
         }
     }
 
-    fn ban(&mut self, order: BanAdd, mirror: Option<&Mirror>) -> Result<BanChange, Refusal> {
+    /// Refuses what the process that takes over would know nothing of: it has read its files already. Gives other requests back.
+    fn while_paused(&self, request: Request) -> Option<Request> {
+        if self.paused.is_none() {
+            return Some(request);
+        }
+        let busy = || Refusal::unavailable("another process is taking over: try again in a moment");
+        // Whoever asked may have given up.
+        match request {
+            Request::Ban(_, answer) => drop(answer.send(Err(busy()))),
+            Request::Unban(_, answer) => drop(answer.send(Err(busy()))),
+            Request::Reload(_, Some(answer)) => drop(answer.send(Err(busy()))),
+            Request::Reload(_, None) => tracing::warn!("SIGHUP while another process takes over changes nothing"),
+            other => return Some(other),
+        }
+        None
+    }
+
+    fn reload_all(&mut self, answer: Option<Answer<Reloaded>>) {
+        let former = self.publisher.current().source.epoch;
+        self.give_up_trial("the config was read again");
+        notify::reloading();
+        let result = self.reload();
+        notify::ready();
+        if answer.is_none() {
+            self.audit.note(noted(former, &result));
+        }
+        report(result, answer);
+    }
+
+    fn ban(&mut self, order: BanAdd) -> Result<BanChange, Refusal> {
         let at = now().wall;
         let ttl = order.ttl.map(|ttl| ttl.0);
         let added = self.book.add(order.network, &order.reason, OPERATOR, ttl, at);
@@ -228,22 +262,22 @@ impl Keeper {
         })?;
         let ban = added.ban;
         tracing::info!(network = %ban.network, reason = &*ban.reason, "ban added");
-        self.put_bans_in_force(mirror);
+        self.put_bans_in_force();
         Ok(BanChange { former: added.replaced.as_deref().map(ban_view), ban: ban_view(&ban) })
     }
 
-    fn unban(&mut self, network: Network, mirror: Option<&Mirror>) -> Result<BanView, Refusal> {
+    fn unban(&mut self, network: Network) -> Result<BanView, Refusal> {
         let Some(ban) = self.book.remove(network) else {
             return Err(Refusal::not_found(format!("{network} is not banned; `ringpost ban list` shows what is")));
         };
         tracing::info!(%network, "ban lifted");
-        self.put_bans_in_force(mirror);
+        self.put_bans_in_force();
         Ok(ban_view(&ban))
     }
 
     /// Bans that rules ask for: all that have come by now, with one publication. Gives the request behind them, if it was
     /// seen to be another.
-    fn ordered(&mut self, first: BanOrder, mirror: Option<&Mirror>) -> Option<Request> {
+    fn ordered(&mut self, first: BanOrder) -> Option<Request> {
         let mut next = None;
         let mut orders = vec![first];
         while orders.len() < ORDERS_TOGETHER
@@ -267,19 +301,19 @@ impl Keeper {
                 Err(error) => tracing::warn!(network = %order.network, %error, "a rule's ban is not put in force"),
             }
         }
-        self.put_bans_in_force(mirror);
+        self.put_bans_in_force();
         next
     }
 
-    fn expire(&mut self, mirror: Option<&Mirror>) {
+    fn expire(&mut self) {
         if !self.book.expire(now().wall).is_empty() {
-            self.put_bans_in_force(mirror);
+            self.put_bans_in_force();
         }
     }
 
-    fn put_bans_in_force(&mut self, mirror: Option<&Mirror>) {
+    fn put_bans_in_force(&mut self) {
         let bans = Arc::new(self.book.snapshot());
-        if let Some(mirror) = mirror {
+        if let Some(mirror) = &self.standing.mirror {
             mirror.show(bans.clone());
         }
         let next = InForce { bans, ..self.publisher.current() };
@@ -290,8 +324,9 @@ impl Keeper {
     /// Leaves the files to another process, or takes them back.
     fn pause(&mut self, pause: bool) {
         if pause {
+            self.give_up_trial("another process takes over");
             self.save_bans();
-            self.greylist.finish();
+            self.greylist.settle();
             self.paused.get_or_insert_default();
         } else if let Some(waiting) = self.paused.take() {
             self.save_bans();
@@ -319,93 +354,18 @@ impl Keeper {
         self.greylist.append(records, GreySieve::new(options, source.cores.len(), now().wall));
     }
 
-    /// The mirror, begun if the config wants one, and told what it wants.
-    fn mirror(&self, running: Option<Mirror>) -> Option<Mirror> {
+    /// Has a mirror, if the config wants one or did before, and tells it what it wants.
+    fn mirror(&mut self) {
         let InForce { source, bans, .. } = self.publisher.current();
         let sets = source.config.policy.bans.nftables.clone();
-        if running.is_none() && sets.is_none() {
-            return None;
-        }
-        match running.map_or_else(Mirror::start, Ok) {
-            Ok(mirror) => {
-                mirror.anew(sets, bans);
-                Some(mirror)
-            }
-            Err(error) => {
-                tracing::error!(%error, "no thread for nftables");
-                None
+        if self.standing.mirror.is_none() && sets.is_some() {
+            match Mirror::start() {
+                Ok(mirror) => self.standing.mirror = Some(mirror),
+                Err(error) => tracing::error!(%error, "no thread for nftables"),
             }
         }
-    }
-
-    /// Reads the config file, and everything that it names; puts it in force if nothing is wrong with it.
-    fn reload(&mut self, watches: &[Watch]) -> Result<Reloaded> {
-        let config = check::load(&self.options)?;
-        let former = self.publisher.current().source;
-        let needs_restart = former.config.differences_that_need_restart(&config);
-        let changed = former.config.differences(&config);
-        let mut changed: Vec<String> = changed.into_iter().filter(|key| !needs_restart.contains(key)).collect();
-        let now = reload::stamps(&former.config);
-        let files = watches.iter().zip(now).filter(|(watch, (_, stamp))| watch.taken != *stamp);
-        changed.extend(files.map(|(watch, _)| format!("the contents of {}", watch.path.display())));
-        let config = former.config.reloaded(&config).context("the config does not go with what needs a restart")?;
-        let epoch = self.take_up(config, &former)?;
-        Ok(Reloaded { epoch, changed, needs_restart, warnings: Vec::new() })
-    }
-
-    fn take_up(&mut self, config: Config, former: &Source) -> Result<u64> {
-        let policy = reload::policy(&config)?;
-        reload::check_targets(&config)?;
-        let cores = reload::cores_again(&config, &former.cores, self.descriptors)?;
-        let acceptors = reload::acceptors(&config, &self.state, &self.ticketing, cores.len())?;
-        let dns = if config.dns == former.config.dns {
-            former.dns.clone()
-        } else {
-            Dns::start(self.services.clone(), &reload::dns_options(&config)).context("dns.servers")?
-        };
-        let telemetry = telemetry_options(&config)?;
-        reload::set_bans(&mut self.book, &config);
-        let epoch = former.epoch + 1;
-        let certificates = reload::certificates(&config, &self.state)?;
-        let source = Arc::new(Source { epoch, config, cores, policy, acceptors, certificates, dns });
-        let bans = Arc::new(self.book.snapshot());
-        self.log.change(log_options(&source.config));
-        self.telemetry.change(telemetry)?;
-        self.publisher.publish(InForce { source, bans });
-        tracing::info!(epoch, "configuration taken up");
-        Ok(epoch)
-    }
-
-    fn watches(&self) -> Vec<Watch> {
-        let stamps = reload::stamps(&self.publisher.current().source.config);
-        stamps.into_iter().map(|(path, stamp)| Watch { path, taken: stamp, seen: stamp }).collect()
-    }
-
-    /// Takes up the files that have changed and come to rest.
-    fn look(&mut self, watches: &mut [Watch]) {
-        let former = self.publisher.current().source;
-        let stamps = reload::stamps(&former.config);
-        let mut changed = Vec::new();
-        for (watch, (_, stamp)) in watches.iter_mut().zip(stamps) {
-            let rests = watch.seen == stamp;
-            watch.seen = stamp;
-            if rests && stamp.is_some() && watch.taken != stamp {
-                watch.taken = stamp;
-                changed.push(watch.path.display().to_string());
-            }
-        }
-        if changed.is_empty() {
-            return;
-        }
-        match self.take_up(former.config.clone(), &former) {
-            Ok(_) => tracing::info!(files = changed.join(", "), "changed files taken up"),
-            Err(error) => {
-                tracing::error!(
-                    files = changed.join(", "),
-                    error = format!("{error:#}"),
-                    "changed files can't be taken up; the former ones stay in force"
-                );
-            }
+        if let Some(mirror) = &self.standing.mirror {
+            mirror.anew(sets, bans);
         }
     }
 }

@@ -18,6 +18,7 @@ pub(crate) use registry::{PhaseTook, StartPhase};
 pub(crate) use server::Voice;
 
 use crate::cli::ConfigFile;
+use crate::keeper::Request;
 use anyhow::Result;
 use registry::{Guard, Registry, Stop, StopPhase, Subsystem};
 use server::Server;
@@ -60,6 +61,12 @@ pub(crate) fn serve(options: &ConfigFile) -> Result<()> {
             }
         }
     };
+    if let Some(attempt) = server.attempt.take() {
+        // A process that is about to take over would go on where the end of the server is wanted.
+        attempt.call_off();
+        let keeper = server.rules.as_ref().map(|rules| &rules.keeper);
+        keeper.map(|keeper| keeper.send(Request::Pause(false, tokio::sync::oneshot::channel().0)));
+    }
     let guard = Guard::new(ACCEPT + serving::drain_timeout(&server) + CLOSE + BEYOND, "the stop");
     let closed = registry.stop(&mut server);
     drop(guard);
@@ -72,8 +79,8 @@ pub(crate) fn serve(options: &ConfigFile) -> Result<()> {
 }
 
 /// The last record, and the end of the log.
-fn finish(mut server: Server, result: &Result<()>) {
-    if let Some(successor) = server.successor.take() {
+fn finish(server: Server, result: &Result<()>) {
+    if let Some(successor) = &server.successor {
         successor.done();
     }
     let Totals { sessions, accepted, rejected, deferred, delivered } = Totals::of(&server);

@@ -28,6 +28,11 @@ pub(crate) fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
+/// The server needs more time to end, at most so much until it says so again.
+pub(crate) fn still_stopping(at_most: Duration) {
+    tell(&[NotifyState::ExtendTimeoutUsec(u32::try_from(at_most.as_micros()).unwrap_or(u32::MAX))]);
+}
+
 /// Another process goes on in place of this one.
 pub(crate) fn main_process(id: u32) {
     tell(&[NotifyState::MainPid(id)]);

@@ -4,7 +4,7 @@ use crate::control::{SessionsWanted, ShardSessions};
 use crate::health::ShardReport;
 use crate::in_force::Publisher;
 use crate::queue_orders::{Desk, QueueQuestion};
-use crate::shard::{Moving, routes};
+use crate::shard::{Ending, Moving, routes};
 use ringpost_base::{SessionId, ShardId, Timestamp};
 use ringpost_deliver::Runner;
 use ringpost_net::{Connection, Table};
@@ -50,12 +50,13 @@ pub(crate) struct Desks {
     pub(crate) runner: Rc<Runner>,
     pub(crate) table: Rc<Table>,
     pub(crate) moving: Moving,
+    pub(crate) ending: Arc<Ending>,
     pub(crate) publisher: Arc<Publisher>,
 }
 
 /// Answers for as long as the shard lives.
 pub(crate) async fn serve(mut inbox: Inbox<Order>, desks: Desks, shard: ShardId) {
-    let Desks { mx, runner, table, moving, publisher } = desks;
+    let Desks { mx, runner, table, moving, ending, publisher } = desks;
     let desk = Desk::new(shard, runner.clone());
     loop {
         match inbox.receive().await {
@@ -82,8 +83,9 @@ pub(crate) async fn serve(mut inbox: Inbox<Order>, desks: Desks, shard: ShardId)
             }
             Order::TakeOver { groups } => {
                 let routes = Rc::new(routes(&publisher.current_for(shard).source.config));
-                let (moving, runner) = (moving.clone(), runner.clone());
-                spawn("take a spool over", async move { moving.take_over(runner, routes, groups).await });
+                let (moving, runner, ending) = (moving.clone(), runner.clone(), ending.clone());
+                let work = async move { moving.take_over(runner, routes, groups, ending).await };
+                spawn("take a spool over", work);
             }
         }
     }

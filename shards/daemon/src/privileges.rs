@@ -103,7 +103,8 @@ impl Settled {
                 Err(_) => return may_make(path, account),
             }
         };
-        let entries = entries.flatten().map(|entry| entry.path());
+        // What a file system of its own has in it is nobody's of ours.
+        let entries = entries.flatten().filter(|entry| entry.file_name() != "lost+found").map(|entry| entry.path());
         let foreign = |path: &Path| path.symlink_metadata().is_ok_and(|meta| meta.uid() != account.user);
         match std::iter::once(path.to_owned()).chain(entries).find(|path| foreign(path)) {
             Some(found) => {

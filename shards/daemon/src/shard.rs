@@ -26,11 +26,12 @@ use ringpost_serve::{ListenerRules, Mx, MxSetup, Owners, OwnersSetup, Question, 
 use ringpost_smtp::Protocol;
 use ringpost_store::{Budget, FilesThread, JobDone, Opened, Orphans, Setup as StoreSetup, SpaceLimits, Store, TakeOver, open};
 use std::cell::{Cell, RefCell};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use ringpost_telemetry::{Telemetry, Tracer};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
@@ -58,8 +59,12 @@ const LOOK: Duration = Duration::from_millis(5);
 /// How a server is to end, told to the shards before they are told to.
 #[derive(Default)]
 pub(crate) struct Ending {
-    /// Somebody else has the listening sockets too: the service manager, for the next start.
-    kept_open: bool,
+    /// The addresses whose listening sockets somebody else has too: the service manager, for the next start.
+    kept_open: Vec<SocketAddr>,
+    /// A former process still serves on them.
+    borrowed: AtomicBool,
+    /// Spools that are being taken over.
+    moving: AtomicUsize,
     /// Another process takes connections from them already.
     succeeded: AtomicBool,
     /// For how long the queue is still delivered once the sessions have ended, in milliseconds.
@@ -67,8 +72,23 @@ pub(crate) struct Ending {
 }
 
 impl Ending {
-    pub(crate) fn new(kept_open: bool) -> Arc<Self> {
-        Arc::new(Self { kept_open, ..Self::default() })
+    pub(crate) fn new(kept_open: Vec<SocketAddr>, borrowed: bool) -> Arc<Self> {
+        Arc::new(Self { kept_open, borrowed: AtomicBool::new(borrowed), ..Self::default() })
+    }
+
+    /// The former process does not serve on the sockets any more.
+    pub(crate) fn owned(&self) {
+        self.borrowed.store(false, Ordering::Release);
+    }
+
+    /// A shard begins to take spools over, or is done with it.
+    pub(crate) fn count_moving(&self, begins: bool) {
+        if begins { self.moving.fetch_add(1, Ordering::AcqRel) } else { self.moving.fetch_sub(1, Ordering::AcqRel) };
+    }
+
+    /// Whether spools are being taken over.
+    pub(crate) fn is_moving(&self) -> bool {
+        self.moving.load(Ordering::Acquire) > 0
     }
 
     /// Another process takes the connections from now on.
@@ -90,8 +110,11 @@ impl Ending {
         Duration::from_millis(self.queue_for.load(Ordering::Acquire))
     }
 
-    fn stop(&self) -> Stop {
-        if self.kept_open || self.is_succeeded() { Stop::HandOver } else { Stop::Close }
+    /// How the listener of an address is to end.
+    fn stop(&self, address: SocketAddr) -> Stop {
+        let others = self.borrowed.load(Ordering::Acquire) || self.is_succeeded();
+        let shared = others || self.kept_open.contains(&address);
+        if shared { Stop::HandOver } else { Stop::Close }
     }
 }
 
@@ -149,7 +172,7 @@ pub(crate) async fn run(shard: Shard, equipment: Equipment) {
     };
     let Rest { sockets, inbox, orders, keeper, block, ending } = rest;
     let moving = Moving::default();
-    taking.begin(inbox, orders, keeper.clone(), &moving);
+    taking.begin(inbox, orders, keeper.clone(), (&moving, &ending));
     let listening = Rc::new(Cell::new(sockets.len()));
     let stops = listen(sockets, &taking, &block, &listening, &ending);
     // Only now: who sees the acknowledgement may connect.
@@ -361,7 +384,7 @@ struct Taking {
 
 impl Taking {
     /// Starts the tasks that live as long as the shard.
-    fn begin(&self, inbox: Inbox<JobDone>, orders: Inbox<Order>, keeper: Sender<Request>, moving: &Moving) {
+    fn begin(&self, inbox: Inbox<JobDone>, orders: Inbox<Order>, keeper: Sender<Request>, (moving, ending): (&Moving, &Arc<Ending>)) {
         spawn_vital(self.runner.clone().run());
         spawn_vital(self.runner.clone().collect(inbox));
         spawn_vital(self.store.clone().persist_old(KEPT_MAX));
@@ -375,6 +398,7 @@ impl Taking {
             runner: self.runner.clone(),
             table: self.table.clone(),
             moving: moving.clone(),
+            ending: ending.clone(),
             publisher: self.publisher.clone(),
         };
         spawn_vital(orders::serve(orders, desk, self.id));
@@ -539,13 +563,13 @@ fn listen(
     for socket in sockets {
         let listener = taking.mx.listener(&socket.name);
         let (table, block, listening) = (taking.table.clone(), block.clone(), listening.clone());
-        let (stop, ending) = (Rc::new(Bell::default()), ending.clone());
+        let (stop, ending, address) = (Rc::new(Bell::default()), ending.clone(), socket.bound.address());
         stops.push(stop.clone());
         spawn_vital(async move {
             let take = move |connection| listener.take(connection);
             let stopped = async move {
                 stop.heard().await;
-                ending.stop()
+                ending.stop(address)
             };
             serve(socket.bound, table, block, take, stopped).await;
             listening.set(listening.get() - 1);
@@ -569,7 +593,14 @@ impl Moving {
     }
 
     /// Takes spools over, one group after the other; their messages are in the queue as soon as they are durable here.
-    pub(crate) async fn take_over(&self, runner: Rc<Runner>, routes: Rc<Routes>, groups: Vec<Orphans>) {
+    pub(crate) async fn take_over(
+        &self,
+        runner: Rc<Runner>,
+        routes: Rc<Routes>,
+        groups: Vec<Orphans>,
+        ending: Arc<Ending>,
+    ) {
+        let _counted = Counted(ending);
         let ended = Rc::new(Bell::default());
         self.under_way.borrow_mut().push(ended.clone());
         if self.ended.get() {
@@ -586,6 +617,15 @@ impl Moving {
         if !futures_lite::future::or(Box::pin(taken), given_up).await {
             tracing::info!("taking spools over is left to the next start");
         }
+    }
+}
+
+/// Counts one that is under way out again, also where it panics.
+struct Counted(Arc<Ending>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.count_moving(false);
     }
 }
 

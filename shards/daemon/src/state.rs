@@ -42,13 +42,16 @@ impl StateDir {
     pub(crate) fn inherit(configured: &str, lock: OwnedFd) -> Result<Self> {
         let path = Path::new(configured).canonicalize();
         let path = path.with_context(|| format!("{configured}: the state directory can't be found"))?;
-        let mut lock = File::from(lock);
-        let pid = format!("{}\n", std::process::id());
+        Ok(Self { path, lock: File::from(lock) })
+    }
+
+    /// Says in the lock that it is this process's.
+    pub(crate) fn claim(&self) -> Result<()> {
+        let (mut lock, pid) = (&self.lock, format!("{}\n", std::process::id()));
         lock.set_len(0)
             .and_then(|()| lock.seek(SeekFrom::Start(0)))
             .and_then(|_| lock.write_all(pid.as_bytes()))
-            .with_context(|| format!("{}: the lock that was handed over can't be written to", path.display()))?;
-        Ok(Self { path, lock })
+            .with_context(|| format!("{}: the lock that was handed over can't be written to", self.path.display()))
     }
 
     /// The lock, for another process: the directory stays locked until both are gone.

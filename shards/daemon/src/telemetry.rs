@@ -1,7 +1,7 @@
 //! From the config to what telemetry goes by: the files that it names are read.
 
 use anyhow::{Context, Result};
-use ringpost_config::{Config, LogRedaction};
+use ringpost_config::{Config, LogRedaction, shown_url};
 use ringpost_net::{ClientTls, ClientTlsOptions};
 use ringpost_telemetry::{Headers, Options, read_headers};
 use ringpost_trace::key;
@@ -31,6 +31,7 @@ pub(crate) fn telemetry_options(config: &Config) -> Result<Options> {
     };
     Ok(Options {
         endpoint: telemetry.endpoint.clone(),
+        shown: shown_url(telemetry.endpoint.as_deref().unwrap_or_default()),
         sample: telemetry.sample.as_f64(),
         service: "ringpost".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),

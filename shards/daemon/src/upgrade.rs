@@ -6,14 +6,17 @@
 //!                                  <-------  prepared
 //!   writes bans and greylist down
 //!   and touches them no more       ------->  reads them; starts its shards on fresh spools;
-//!                                            serves on the same sockets
-//!                                  <-------  serving
+//!                                            makes ready to serve on the same sockets
+//!                                  <-------  serving: nothing is left that could fail
+//!                          go       ------->  answers clients
 //!   accepts no more; sessions finish;
 //!   closes its spools, ends        ------->  takes these spools over while it serves
 //! ```
 //!
-//! Until the new process says that it serves, the former one does, and a new one that fails changes nothing. From then on the
-//! former one only finishes. If it dies before it is done, its spools are read as after any crash. The state directory's lock
+//! Until `go` the former process serves, and a new one that fails changes nothing: it has promised nothing to anybody, and
+//! is ended. From then on the former one only finishes. That one of them is gone is never concluded from its silence or from
+//! the end of the line, but from its end: spools that somebody still writes to must not be taken over. If the former
+//! process dies before it is done, its spools are read as after any crash. The state directory's lock
 //! is one open file that both hold, so it stays locked until the last of them is gone.
 
 mod former;
@@ -21,7 +24,7 @@ mod newborn;
 mod successor;
 mod wire;
 
-pub(crate) use former::{Parts, Served, begin};
+pub(crate) use former::{Attempt, Parts, Served, begin};
 pub(crate) use successor::{Bequest, Inheritance, Predecessor, refuse};
 
 /// The environment variable by which a process is told that it takes over: the number of the descriptor to talk over.

@@ -23,7 +23,7 @@
 //!     Ok(names) => println!("{:?}, for {:?}", names.records, names.ttl),
 //!     Err(failure) => println!("{failure}"),
 //! }
-//! let list = List { zone: "zen.example".into(), weight: 5, answers: Vec::new() };
+//! let list = List { zone: "zen.example".into(), shown: "zen.example".into(), weight: 5, answers: Vec::new() };
 //! let lists = Lists::new(resolver, vec![list], BreakerOptions::default())?;
 //! if let Verdict::Listed { answer, weight } = lists.look_up([192, 0, 2, 7].into(), deadline).await[0] {
 //!     println!("listed as {answer}, which weighs {weight}");

@@ -44,8 +44,10 @@ pub struct Answers {
 /// A list to be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct List {
-    /// Its zone, as in `zen.example`.
+    /// Its zone, as in `zen.example`. It may hold the key of a customer, so it is asked and not shown.
     pub zone: Box<str>,
+    /// The zone as it may be shown, in log lines and errors.
+    pub shown: Box<str>,
     /// What a listing weighs. What that means, and that a negative one speaks for the client, is for policy to say.
     pub weight: i32,
     /// The answers that count; none means all.
@@ -152,7 +154,7 @@ impl Lists {
             name::canonical(&list.zone).is_some() && name::canonical(&longest).is_some()
         };
         if let Some(list) = lists.iter().find(|list| !fits(list)) {
-            return Err(DnsError::Zone(list.zone.to_string()));
+            return Err(DnsError::Zone(list.shown.to_string()));
         }
         let watch = |_| RefCell::new(Watch { breaker: Breaker::new(options), last: None });
         let watches = lists.iter().map(watch).collect();
@@ -249,7 +251,7 @@ impl Lists {
 
     /// Notes how a question came out, and says so in the log where it changes something.
     fn watch(&self, list: usize, verdict: Verdict, trial: bool) {
-        let zone = &*self.lists[list].zone;
+        let shown = &*self.lists[list].shown;
         let Watch { breaker, last } = &mut *self.watches[list].borrow_mut();
         match verdict {
             Verdict::Unknown(Doubt::Failed(Failure::Overload)) => {}
@@ -259,15 +261,15 @@ impl Lists {
                 let told = !matches!(doubt, Doubt::Failed(_)) && *last != Some(doubt);
                 *last = Some(doubt);
                 if skipped {
-                    tracing::warn!(list = zone, reason = %doubt, "a DNS list doesn't work; it is skipped and tried now and then");
+                    tracing::warn!(list = shown, reason = %doubt, "a DNS list doesn't work; it is skipped and tried now and then");
                 } else if told {
-                    tracing::warn!(list = zone, reason = %doubt, "a DNS list gives no usable answer");
+                    tracing::warn!(list = shown, reason = %doubt, "a DNS list gives no usable answer");
                 }
             }
             Verdict::Listed { .. } | Verdict::NotListed => {
                 *last = None;
                 if breaker.succeed() {
-                    tracing::info!(list = zone, "a DNS list works again");
+                    tracing::info!(list = shown, "a DNS list works again");
                 }
             }
         }
@@ -323,7 +325,7 @@ mod tests {
         let ip = |text: &str| text.parse().expect("an address");
         let answers =
             answers.iter().map(|(first, last, weight)| Answers { first: ip(first), last: ip(last), weight: *weight });
-        List { zone: "list.example".into(), weight: 3, answers: answers.collect() }
+        List { zone: "list.example".into(), shown: "list.example".into(), weight: 3, answers: answers.collect() }
     }
 
     fn check(list: &List, answers: &[&str], expected: Verdict) {

@@ -1,7 +1,7 @@
 //! Taking connections from a listening socket, and giving it up.
 
 use crate::filter::{and, attach, give, load_byte, only_if};
-use crate::listener::Bound;
+use crate::listener::{Bound, Member};
 use crate::{Connection, Table};
 use glommio::io::PollableFd;
 use ringpost_metrics::{Block, Counter};
@@ -37,6 +37,8 @@ pub async fn serve(
     stopped: impl Future<Output = Stop>,
 ) {
     let address = bound.address();
+    // It goes after the socket, as it says that the socket is there.
+    let member = bound.member;
     let listener = match PollableFd::new(bound.socket) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, %address, "a listening socket can't be waited for"),
@@ -45,7 +47,7 @@ pub async fn serve(
         if stopped.await == Stop::HandOver {
             return;
         }
-        if let Err(error) = shut_out(listener.get_ref()) {
+        if let Err(error) = shut_out(listener.get_ref(), member.as_ref()) {
             tracing::warn!(%error, "new connections can't be shut out: some may be reset");
         }
         ringpost_runtime::sleep(LAST_CALL).await;
@@ -107,9 +109,18 @@ fn is_of_one_client(error: &io::Error) -> bool {
     )
 }
 
+/// Shuts new clients out: by a filter of the socket, or, where that asks for a privilege that the server does not have, by the
+/// sinks of its group.
+fn shut_out(socket: &Socket, member: Option<&Member>) -> io::Result<()> {
+    match (drop_syns(socket), member) {
+        (Err(error), Some(member)) if error.kind() == io::ErrorKind::PermissionDenied => member.shut_out(socket),
+        (done, _) => done,
+    }
+}
+
 /// Attaches a filter that drops SYNs: a client that comes now tries again, elsewhere or later, instead of being taken into
 /// the queue of a socket about to close. Packets of connections under way pass.
-pub(crate) fn shut_out(socket: &Socket) -> io::Result<()> {
+pub(crate) fn drop_syns(socket: &Socket) -> io::Result<()> {
     // Byte 13 of the TCP header holds the flags; 0x12 is SYN and ACK, 0x02 SYN alone.
     let program = [load_byte(13), and(0x12), only_if(0x02), give(0), give(u32::MAX)];
     attach(socket, libc::SO_ATTACH_FILTER, program.into())

@@ -23,6 +23,11 @@ pub(crate) fn load_word(offset: u32) -> sock_filter {
     op(BPF_LD | BPF_W | BPF_ABS, offset)
 }
 
+/// A becomes a number that chance decides.
+pub(crate) fn load_random() -> sock_filter {
+    load_word((libc::SKF_AD_OFF + libc::SKF_AD_RANDOM).cast_unsigned())
+}
+
 /// A becomes A and `k`, bit by bit.
 pub(crate) fn and(k: u32) -> sock_filter {
     op(BPF_ALU | BPF_AND | BPF_K, k)
@@ -65,7 +70,12 @@ pub(crate) fn recall() -> sock_filter {
 
 /// Leaves out the next instruction unless A is `k`.
 pub(crate) fn only_if(k: u32) -> sock_filter {
-    sock_filter { jf: 1, ..op(BPF_JMP | BPF_JEQ | BPF_K, k) }
+    only_if_or_skip(k, 1)
+}
+
+/// Leaves out as many of the next instructions unless A is `k`.
+pub(crate) fn only_if_or_skip(k: u32, instructions: u8) -> sock_filter {
+    sock_filter { jf: instructions, ..op(BPF_JMP | BPF_JEQ | BPF_K, k) }
 }
 
 /// Ends with a number.

@@ -5,16 +5,20 @@
 //! does a shard that closes its socket close it for good.
 
 mod inherit;
+mod sinks;
 
 pub use inherit::inherit;
+pub(crate) use sinks::Member;
 
 use crate::NetError;
 use crate::steering::{let_go, steer};
 use ringpost_base::NetworkLengths;
+use sinks::Sinks;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Connections that the kernel may have finished and we not yet taken, per socket.
@@ -29,6 +33,8 @@ pub struct Bound {
     pub(crate) socket: Socket,
     address: SocketAddr,
     steered_to: Option<usize>,
+    /// By which clients are shut out of the whole group, where that is possible.
+    pub(crate) member: Option<Member>,
 }
 
 impl Bound {
@@ -66,6 +72,8 @@ pub struct Group {
     steerable: bool,
     /// Whether another process has made them.
     inherited: bool,
+    /// By which clients are shut out at the end, if there could be any.
+    sinks: Option<Arc<Sinks>>,
 }
 
 impl Group {
@@ -74,10 +82,12 @@ impl Group {
         self.address
     }
 
-    /// The sockets of each shard, in order; each has at least one.
+    /// The sockets of each shard, in order; each has at least one. To be called once.
     pub fn share(&self) -> Result<Vec<Vec<Bound>>, NetError> {
         let address = self.address;
-        let sockets = |shard| self.of_shard(shard).map(|socket| self.bound(socket)).collect::<io::Result<_>>();
+        let member = || self.sinks.as_ref().map(Member::new);
+        let share = |socket| Ok(Bound { member: member(), ..self.bound(socket)? });
+        let sockets = |shard| self.of_shard(shard).map(share).collect::<io::Result<_>>();
         (0..self.shards).map(sockets).collect::<io::Result<_>>().map_err(|reason| NetError::Bind { address, reason })
     }
 
@@ -89,7 +99,7 @@ impl Group {
 
     fn bound(&self, socket: &Socket) -> io::Result<Bound> {
         let steered_to = self.steerable.then_some(self.shards);
-        Ok(Bound { socket: socket.try_clone()?, address: self.address, steered_to })
+        Ok(Bound { socket: socket.try_clone()?, address: self.address, steered_to, member: None })
     }
 
     /// One of the sockets, by which the steering of all is changed.
@@ -130,7 +140,14 @@ pub fn bind(address: SocketAddr, count: usize) -> Result<Group, NetError> {
     drop(probe);
     let sockets = (0..count).map(|_| join_group(address)).collect::<io::Result<_>>();
     let sockets = sockets.map_err(|reason| NetError::Bind { address, reason })?;
-    Ok(Group { address, sockets, shards: count, steerable: true, inherited: false })
+    Ok(Group { address, sockets, shards: count, steerable: true, inherited: false, sinks: sinks(address, count) })
+}
+
+/// Sinks for a group of so many sockets. A server does without if it must.
+fn sinks(address: SocketAddr, count: usize) -> Option<Arc<Sinks>> {
+    Sinks::bind(address, count)
+        .inspect_err(|error| tracing::debug!(%error, %address, "no sinks: only a filter can shut clients out"))
+        .ok()
 }
 
 /// Binds, and waits a little for an address that is still in use: the kernel takes a moment to close the sockets of a

@@ -7,7 +7,7 @@
 
 use crate::mx::Mx;
 use ringpost_base::{Deadline, canonical};
-use ringpost_dns::{Failure, Lists, Resolver, Verdict};
+use ringpost_dns::{Failure, List, Lists, Resolver, Verdict};
 use ringpost_metrics::{Block, Counter, Timing};
 use ringpost_policy::{Evidence, Listing, Reverse, ScreenOptions};
 use ringpost_runtime::local::Bell;
@@ -211,8 +211,8 @@ impl Lookups {
         let tell = |list: usize, verdict| {
             let row = match verdict {
                 Verdict::Listed { answer, .. } => {
-                    let zone = lists.lists()[list].zone.clone();
-                    self.found.borrow_mut().lists.push(Listing { zone, answer });
+                    let List { zone, shown, .. } = &lists.lists()[list];
+                    self.found.borrow_mut().lists.push(Listing { zone: zone.clone(), shown: shown.clone(), answer });
                     Counter::DnsFound
                 }
                 Verdict::NotListed => Counter::DnsMissing,

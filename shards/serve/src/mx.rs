@@ -471,7 +471,12 @@ impl Mx {
 fn lists_of(rules: &Rules, resolver: &Rc<Resolver>) -> Option<Rc<Lists>> {
     let list = |list: &DnsList| {
         let answers = list.answers.iter().map(|(first, last)| Answers { first: *first, last: *last, weight: None });
-        List { zone: list.zone.as_str().into(), weight: list.weight, answers: answers.collect() }
+        List {
+            zone: list.zone.as_str().into(),
+            shown: list.shown.clone(),
+            weight: list.weight,
+            answers: answers.collect(),
+        }
     };
     let lists: Vec<List> = rules.screen.lists.iter().map(list).collect();
     if lists.is_empty() {

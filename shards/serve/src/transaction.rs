@@ -286,7 +286,7 @@ impl<'a> Dialogue<'a> {
     fn note_lookups(&self, lookups: &crate::lookups::Lookups, evidence: &Evidence, since: Tick) {
         let reverse = evidence.reverse.to_string();
         let mut inputs = vec![("reverse", Value::Text(&reverse)), ("unanswered", Value::Number(lookups.unanswered()))];
-        inputs.extend(evidence.lists.iter().map(|listing| (&*listing.zone, Value::Address(listing.answer.into()))));
+        inputs.extend(evidence.lists.iter().map(|listing| (&*listing.shown, Value::Address(listing.answer.into()))));
         self.note(Stage::Lookup, 0, "", since, &inputs);
     }
 

@@ -6,9 +6,12 @@ use crate::telemetry::{Shared, locked};
 use hyper::body::Bytes;
 use ringpost_runtime::entropy;
 use ringpost_trace::Span;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -56,14 +59,20 @@ impl Exporter {
         locked(&self.shared.collector).clone()
     }
 
-    /// Until a batch is full or the time for one has come; without a collector until there is one.
+    /// Until a batch is full, the time for one has come, or the options change or the end comes; without a collector until there
+    /// is one.
     async fn wait(&self) {
         if self.collector().is_none() {
             return self.shared.control.notified().await;
         }
         // Whichever comes first, all that waits is sent.
-        let full = timeout(BATCH_DELAY, self.shared.full.notified());
-        let _ = full.await;
+        let mut full = pin!(timeout(BATCH_DELAY, self.shared.full.notified()));
+        let mut control = pin!(self.shared.control.notified());
+        poll_fn(|context| {
+            let is_over = full.as_mut().poll(context).is_ready() || control.as_mut().poll(context).is_ready();
+            if is_over { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
     }
 
     async fn send_all(&mut self) {
@@ -147,15 +156,15 @@ impl Exporter {
 
     fn works(&mut self, collector: &Collector) {
         if std::mem::take(&mut self.failing) {
-            tracing::info!(endpoint = collector.endpoint(), "spans are taken again");
+            tracing::info!(endpoint = collector.shown(), "spans are taken again");
         }
     }
 
     fn fails(&mut self, collector: &Collector, why: &str) {
         if !std::mem::replace(&mut self.failing, true) {
-            tracing::warn!(endpoint = collector.endpoint(), reason = why, "spans can't be sent");
+            tracing::warn!(endpoint = collector.shown(), reason = why, "spans can't be sent");
         } else {
-            tracing::debug!(endpoint = collector.endpoint(), reason = why, "spans can't be sent");
+            tracing::debug!(endpoint = collector.shown(), reason = why, "spans can't be sent");
         }
     }
 }
@@ -163,4 +172,33 @@ impl Exporter {
 /// Between half of a pause and all of it, so that many servers do not come back at one moment.
 fn jittered(pause: Duration, random: u64) -> Duration {
     pause / 2 + pause.mul_f64((random >> 11) as f64 / (1_u64 << 54) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+    use ringpost_runtime::Services;
+    use std::task::{Context, Waker};
+
+    /// The stop took up to a second longer once, which is half of the time that it has.
+    #[test]
+    fn the_stop_is_noticed_while_a_batch_waits_for_more_spans() {
+        let services = Services::start().expect("starts");
+        let handle = services.handle();
+        let _inside = handle.enter();
+        let shared = Arc::new(Shared::default());
+        let endpoint = Some("http://127.0.0.1:9".to_owned());
+        let collector = Collector::new(Options { endpoint, ..Options::off() }).expect("the endpoint is one");
+        *locked(&shared.collector) = collector.map(Arc::new);
+        for notice in [&shared.control, &shared.full] {
+            let exporter = Exporter { shared: shared.clone(), first: 0, failing: false };
+            let mut wait = pin!(exporter.wait());
+            let mut context = Context::from_waker(Waker::noop());
+            assert!(wait.as_mut().poll(&mut context).is_pending());
+            notice.notify_one();
+            assert!(wait.as_mut().poll(&mut context).is_ready());
+        }
+        services.stop();
+    }
 }

@@ -13,8 +13,10 @@ pub type Headers = HeaderMap;
 /// Where spans go, and of which messages there are any.
 #[derive(Clone)]
 pub struct Options {
-    /// The collector, as `http://127.0.0.1:4318`. Nothing: there is none, and nothing is traced.
+    /// The collector, as `http://127.0.0.1:4318`. Nothing: there is none, and nothing is traced. It may hold a key.
     pub endpoint: Option<String>,
+    /// The endpoint as it may be shown, in log lines and errors.
+    pub shown: String,
     /// The share of messages that are traced, from 0 to 1.
     pub sample: f64,
     /// What the service is called (`service.name`).
@@ -56,6 +58,7 @@ impl Options {
     pub fn off() -> Self {
         Self {
             endpoint: None,
+            shown: String::new(),
             sample: 0.0,
             service: "ringpost".to_owned(),
             version: String::new(),
@@ -71,10 +74,10 @@ impl Options {
     pub(crate) fn uri(&self) -> Result<Option<Uri>, Error> {
         let Some(endpoint) = &self.endpoint else { return Ok(None) };
         let url = format!("{}{PATH}", endpoint.trim_end_matches('/'));
-        let uri: Uri = url.parse().map_err(|error| Error::Endpoint(endpoint.clone(), format!("{error}")))?;
+        let uri: Uri = url.parse().map_err(|error| Error::Endpoint(self.shown.clone(), format!("{error}")))?;
         match uri.scheme_str() {
             Some("http" | "https") => Ok(Some(uri)),
-            _ => Err(Error::Scheme(endpoint.clone())),
+            _ => Err(Error::Scheme(self.shown.clone())),
         }
     }
 }

@@ -44,7 +44,10 @@ pub(crate) enum Answer {
 
 /// A collector that spans are sent to.
 pub(crate) struct Collector {
-    endpoint: String,
+    /// The endpoint as it may be shown.
+    shown: String,
+    /// The path of requests, if it may not be shown: answers like to repeat it.
+    hidden: Option<String>,
     uri: Uri,
     headers: HeaderMap,
     timeout: Duration,
@@ -68,7 +71,8 @@ impl Collector {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF));
         headers.insert(USER_AGENT, HeaderValue::from_static(AGENT));
         Ok(Some(Self {
-            endpoint: options.endpoint.unwrap_or_default(),
+            hidden: options.endpoint.is_some_and(|url| url != options.shown).then(|| uri.path().to_owned()),
+            shown: options.shown,
             uri,
             headers,
             timeout: options.timeout,
@@ -78,9 +82,9 @@ impl Collector {
         }))
     }
 
-    /// The endpoint, as the config has it.
-    pub(crate) fn endpoint(&self) -> &str {
-        &self.endpoint
+    /// The endpoint, as it may be shown.
+    pub(crate) fn shown(&self) -> &str {
+        &self.shown
     }
 
     /// The body of a request.
@@ -102,30 +106,30 @@ impl Collector {
         *request.uri_mut() = self.uri.clone();
         *request.headers_mut() = self.headers.clone();
         match self.client.request(request).await {
-            Ok(response) => read(response).await,
+            Ok(response) => read(response, self.hidden.as_deref()).await,
             // "If the server disconnects without returning a response, the client SHOULD retry"; so with one that is away.
             Err(error) => Answer::Later { why: in_words(&error), after: None },
         }
     }
 }
 
-async fn read(response: Response<Incoming>) -> Answer {
+async fn read(response: Response<Incoming>, hidden: Option<&str>) -> Answer {
     let (head, body) = response.into_parts();
     // Of an answer that is too long or cut off the status still holds.
     let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let after = |name: &HeaderName| head.headers.get(name).and_then(|value| seconds(value.as_bytes()));
-    judge(head.status, after(&RETRY_AFTER), &body)
+    judge(head.status, after(&RETRY_AFTER), &body, hidden)
 }
 
-fn judge(status: StatusCode, after: Option<Duration>, body: &[u8]) -> Answer {
+fn judge(status: StatusCode, after: Option<Duration>, body: &[u8], hidden: Option<&str>) -> Answer {
     match status.as_u16() {
         200..=299 => {
             let (rejected, why) = wire::rejected(body);
-            Answer::Taken { rejected, why: clean(&why) }
+            Answer::Taken { rejected, why: clean(&why, hidden) }
         }
         // "Retryable Response Codes"; "all other 4xx or 5xx response status codes MUST NOT be retried".
         429 | 502 | 503 | 504 => Answer::Later { why: format!("HTTP {status}"), after },
-        _ => Answer::Refused(format!("HTTP {status}: {}", clean(&String::from_utf8_lossy(body)))),
+        _ => Answer::Refused(format!("HTTP {status}: {}", clean(&String::from_utf8_lossy(body), hidden))),
     }
 }
 
@@ -134,8 +138,9 @@ fn seconds(value: &[u8]) -> Option<Duration> {
     std::str::from_utf8(value).ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
-/// A stranger's text for the log: one line, and not too long.
-fn clean(text: &str) -> String {
+/// A stranger's text for the log: one line, not too long, and without what may not be shown.
+fn clean(text: &str, hidden: Option<&str>) -> String {
+    let text = hidden.map_or_else(|| text.to_owned(), |hidden| text.replace(hidden, "***"));
     let visible = text.chars().map(|c| if c.is_control() || c == char::REPLACEMENT_CHARACTER { ' ' } else { c });
     visible.take(REASON_CHARS_MAX).collect::<String>().trim().to_owned()
 }
@@ -179,7 +184,7 @@ mod tests {
     #[track_caller]
     fn check(status: u16, body: &[u8], want: Answer) {
         let status = StatusCode::from_u16(status).expect("a status");
-        assert_eq!(judge(status, Some(Duration::from_secs(7)), body), want, "{status}");
+        assert_eq!(judge(status, Some(Duration::from_secs(7)), body, Some("/key/v1/traces")), want, "{status}");
     }
 
     #[test]
@@ -205,6 +210,8 @@ mod tests {
         ] {
             check(status, b"why\r\n", Answer::Refused(why.to_owned()));
         }
+        let repeated = Answer::Refused("HTTP 404 Not Found: Cannot POST ***".to_owned());
+        check(404, b"Cannot POST /key/v1/traces", repeated);
     }
 
     #[test]

@@ -138,7 +138,7 @@ fn wait_until(what: &str, holds: impl Fn() -> bool) {
 }
 
 fn options(endpoint: &str) -> Options {
-    Options { endpoint: Some(endpoint.to_owned()), sample: 1.0, ..Options::off() }
+    Options { endpoint: Some(endpoint.to_owned()), shown: endpoint.to_owned(), sample: 1.0, ..Options::off() }
 }
 
 fn message() -> SpoolId {
@@ -352,6 +352,12 @@ fn endpoints_that_are_none() {
     ] {
         let error = Telemetry::start(&services.handle(), options(endpoint)).err().map(|error| error.to_string());
         assert_eq!(error.as_deref(), Some(want));
+    }
+    for (endpoint, reason) in [("ftp://a/key", "can't be used"), ("http://a b/key", "is not a URL")] {
+        let hiding = Options { shown: "ftp://a/***".to_owned(), ..options(endpoint) };
+        let error =
+            Telemetry::start(&services.handle(), hiding).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(error.contains("\"ftp://a/***\"") && error.contains(reason) && !error.contains("key"), "{error}");
     }
     services.stop();
 }

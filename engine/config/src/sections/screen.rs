@@ -4,7 +4,7 @@ use crate::{
     check,
     keys::{Choice, Key, Kind, Section, names},
     reader::{Entry, Place, Setting, Table, Trouble},
-    secrets::Secret,
+    secrets::{Secret, shown_name},
     sections::server::DAY,
     value::count_or_off,
 };
@@ -247,11 +247,14 @@ fn lists(table: &Table<'_>) -> (Vec<DnsList>, Vec<Setting<i32>>) {
         // Answers at fault are not held against those of another list.
         let zone = if answers.place == Place::Faulty { Setting { place: Place::Faulty, ..zone } } else { zone };
         let answers: Vec<_> = answers.value.into_iter().map(|answer| answer.value).collect();
-        lists.push(DnsList { zone: zone.value.clone(), weight: weight.value, answers: answers.clone() });
+        let shown = shown_name(&zone.value).into();
+        lists.push(DnsList { zone: zone.value.clone(), shown, weight: weight.value, answers: answers.clone() });
         seen.push(zone.map(|zone| (zone, answers)));
         weights.push(weight);
     }
-    table.reader.distinct(&seen, |(zone, _), earlier| format!("{zone:?} counts these answers already, {earlier}"));
+    table.reader.distinct(&seen, |(zone, _), earlier| {
+        format!("{:?} counts these answers already, {earlier}", shown_name(zone))
+    });
     (lists, weights)
 }
 
@@ -375,6 +378,23 @@ mod tests {
                 "f:6:84: screen.list[3].answers[3]: \"127.0.0.2-\" is not an address in 127.0.0.0/8 or a range, such \
                  as \"127.0.0.2\" or \"127.0.0.10-127.0.0.11\"",
                 "f:8:10: screen.list[5].zone: \"b.example\" counts these answers already, screen.list[4].zone",
+            ],
+        );
+    }
+
+    /// Faults of a reload are in the log and in the answer to who asked for it.
+    #[test]
+    fn faults_do_not_tell_the_key_in_a_zone() {
+        let key = "abcdefghijklmnopqrstuvwxyz";
+        check(
+            &format!(
+                "[screen]\nlist = [\n{{ zone = '{key}.a.example.', weight = 1 }},\n{{ zone = '{key}.b.example', weight = 1 \
+                 }},\n{{ zone = '{key}.b.example', weight = 2 }},\n]"
+            ),
+            &[
+                "f:3:10: screen.list[0].zone: \"***.a.example.\" is not a zone: it ends with a dot; did you mean \
+                 \"***.a.example\"?",
+                "f:5:10: screen.list[2].zone: \"***.b.example\" counts these answers already, screen.list[1].zone",
             ],
         );
     }

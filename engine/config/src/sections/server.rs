@@ -105,7 +105,8 @@ pub(crate) static ADMIN: Section = Section {
             "operators",
             Kind::Text(ACCOUNTS),
             "[]",
-            "Who else may do everything over the socket: names of users, or `\"@NAME\"` for everybody in a group. The kernel says \
+            "Who else may do everything over the socket, but for naming the program of an upgrade: names of users, or \
+             `\"@NAME\"` for everybody in a group. The kernel says \
              who is at the other end; every user can then connect to the socket's file, and others are turned away. The socket has to \
              be in a directory that they can get into, such as `/run/ringpost`.",
         )

@@ -8,8 +8,8 @@ use crate::{
     keys::{Choice, Key, Kind, Section, name_of, names},
     reader::{Place, Reader, Setting, Table, Trouble},
     routing::DomainRoute,
-    sections::{hop, listener::distinct_names, route, server::DAY, webhook},
     secrets::Secret,
+    sections::{hop, listener::distinct_names, route, server::DAY, webhook},
     suggest,
     targets::{HopTls, MAILDIR_PATH, Target, TargetKind, WebhookFormat},
 };

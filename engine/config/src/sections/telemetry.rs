@@ -128,7 +128,7 @@ mod tests {
         check(
             "[telemetry]\nendpoint = 'http://a/?b'\nsample = '1%'\nca = 'x'",
             &[
-                "f:2:12: telemetry.endpoint: \"http://a/?b\" has a query, behind which no path can be added",
+                "f:2:12: telemetry.endpoint: \"http://a/?***\" has a query, behind which no path can be added",
                 "f:3:10: telemetry.sample: found a string, wants a number from 0 to 1",
             ],
         );

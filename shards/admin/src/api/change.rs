@@ -83,7 +83,7 @@ pub struct CanaryView {
     /// When it ends, or ended.
     pub until: Moment,
     /// `running`, `kept` (its config is in force everywhere), `taken back` (it did worse than the others) or `stopped` (by an
-    /// operator).
+    /// operator, a reload or an upgrade).
     pub state: String,
     /// Why it is no longer running.
     pub why: Option<String>,
@@ -98,13 +98,17 @@ pub struct CanaryView {
 pub struct CanaryNumbers {
     /// Messages answered after their last byte.
     pub messages: u64,
-    /// Of these, answered 5xx; with the recipients refused.
+    /// Replies to commands and messages.
+    #[serde(default)]
+    pub replies: u64,
+    /// Of these, 5xx.
     pub rejected: u64,
-    /// Of these, answered 4xx.
+    /// Of these, 4xx.
     pub deferred: u64,
-    /// Faults of the server itself: panics, failed writes.
+    /// What failed besides: TLS handshakes, writes, deliveries, those that are tried again too; and panics.
     pub errors: u64,
-    /// Within how many milliseconds 95 of 100 messages were answered; nothing if there were none.
+    /// How many milliseconds 95 of 100 clients waited at most for replies: to the connection, MAIL, RCPT, DATA and the message,
+    /// added up; nothing if there were none.
     pub latency_p95_ms: Option<f64>,
 }
 
@@ -135,7 +139,8 @@ pub struct Draining {
 #[serde(deny_unknown_fields)]
 pub struct UpgradeOrder {
     /// The program that is to take over, by its absolute path; nothing: what is now at the path that the server was started
-    /// from.
+    /// from. It is run with the server's rights, so only root and the server's own user may name one; other operators are
+    /// answered 403.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub binary: Option<String>,
 }

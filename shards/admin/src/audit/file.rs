@@ -4,8 +4,8 @@
 //! followed by a line end. The file has another name once it is [`BYTES_MAX`] long; there is one such older file. Whoever
 //! moves the file away finds a new one in its place with the next entry.
 
+use super::lines::{LINES_BYTES_MAX, Lines};
 use crate::api::AuditEntry;
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -14,9 +14,6 @@ use std::path::{Path, PathBuf};
 
 /// Bytes of the file before it is put aside: tens of thousands of entries.
 pub(super) const BYTES_MAX: u64 = 16 * 1024 * 1024;
-
-/// Bytes at the end of the file that are read for the last entries.
-const TAIL_BYTES_MAX: u64 = 1024 * 1024;
 
 /// For its owner alone.
 const MODE: u32 = 0o600;
@@ -28,6 +25,15 @@ pub(super) struct AuditFile {
     /// Whether the end of the file may be within a line.
     torn: bool,
     bytes_max: u64,
+    /// The file as of which the last lines are known.
+    known: Option<Identity>,
+}
+
+/// Device and inode of a file, and its length: another one whenever somebody has written.
+type Identity = (u64, u64, u64);
+
+fn identity(meta: &fs::Metadata) -> Identity {
+    (meta.dev(), meta.ino(), meta.len())
 }
 
 impl AuditFile {
@@ -37,7 +43,7 @@ impl AuditFile {
     }
 
     pub(super) fn open_with(path: PathBuf, bytes_max: u64) -> io::Result<Self> {
-        let mut opened = Self { path, file: None, torn: false, bytes_max };
+        let mut opened = Self { path, file: None, torn: false, bytes_max, known: None };
         match opened.reopen() {
             Ok(()) => {}
             Err(error) if is_of_the_config(&error) => return Err(error),
@@ -50,15 +56,25 @@ impl AuditFile {
         &self.path
     }
 
-    /// The entries at its end, and at the end of the older file if there is room; the newest last.
-    pub(super) fn last_entries(&self) -> VecDeque<AuditEntry> {
-        let mut entries = VecDeque::new();
+    /// The lines at its end, and at the end of the older file; nothing if they are known, or there is no such file.
+    pub(super) fn last_lines(&mut self) -> Option<Lines> {
+        let there = fs::metadata(&self.path).ok().filter(fs::Metadata::is_file).as_ref().map(identity)?;
+        if self.known == Some(there) {
+            return None;
+        }
+        let mut lines = Lines::default();
         for path in [older(&self.path), self.path.clone()] {
             let tail = tail(&path).unwrap_or_default();
             // The first line may be the end of one; what can't be read is nothing to show.
-            entries.extend(tail.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()));
+            for line in tail.split(|byte| *byte == b'\n') {
+                if let (Ok(text), Ok(_)) = (std::str::from_utf8(line), serde_json::from_slice::<AuditEntry>(line)) {
+                    lines.push(text);
+                }
+            }
         }
-        entries
+        // What came meanwhile is read with the next look.
+        self.known = Some(there);
+        Some(lines)
     }
 
     /// Writes whole lines, and syncs them.
@@ -77,8 +93,8 @@ impl AuditFile {
     fn make_ready(&mut self) -> io::Result<()> {
         let there = fs::metadata(&self.path).ok();
         let opened = self.file.as_ref().and_then(|file| file.metadata().ok());
-        let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
-        let is_same = there.as_ref().is_some_and(|_| there.clone().map(identity) == opened.map(identity));
+        let file = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        let is_same = there.as_ref().is_some_and(|_| there.clone().map(file) == opened.map(file));
         if !is_same {
             self.reopen()?;
         }
@@ -121,6 +137,12 @@ impl AuditFile {
             return Err(error);
         }
         self.torn = false;
+        // Those who write here keep what they write in mind, unless others have written before.
+        let alone = self.known == Some(identity(&meta));
+        let grown = |now: &fs::Metadata| now.len() == meta.len() + bytes.len() as u64;
+        if alone && let Some(now) = file.metadata().ok().filter(grown) {
+            self.known = Some(identity(&now));
+        }
         match file.sync_data() {
             // A pipe to a collector has no disk.
             Err(error) if error.kind() == ErrorKind::InvalidInput && !meta.is_file() => Ok(()),
@@ -150,8 +172,8 @@ fn tail(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     if length > 0 {
         let mut file = File::open(path)?;
-        file.seek(SeekFrom::Start(length.saturating_sub(TAIL_BYTES_MAX)))?;
-        file.take(TAIL_BYTES_MAX).read_to_end(&mut bytes)?;
+        file.seek(SeekFrom::Start(length.saturating_sub(LINES_BYTES_MAX as u64)))?;
+        file.take(LINES_BYTES_MAX as u64).read_to_end(&mut bytes)?;
     }
     Ok(bytes)
 }

@@ -2,6 +2,7 @@
 
 use super::file::{AuditFile, older};
 use super::*;
+use crate::api::AUDIT_MAX;
 use serde_json::json;
 use std::fs::{self, OpenOptions};
 use std::io::Read;
@@ -28,8 +29,13 @@ fn subjects(path: &std::path::Path) -> Vec<String> {
     text.lines().filter_map(entry).map(|entry| entry.subject).collect()
 }
 
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime").block_on(future)
+}
+
 fn recent(audit: &Audit) -> Vec<String> {
-    audit.recent(AUDIT_MAX).expect("it is on").into_iter().map(|entry| entry.subject).collect()
+    let lines = block_on(audit.recent(AUDIT_MAX)).expect("it is on");
+    lines.iter().map(|line| serde_json::from_str::<AuditEntry>(line).expect("an entry").subject).collect()
 }
 
 #[test]
@@ -110,8 +116,9 @@ fn a_full_file_is_put_aside_and_its_entries_are_still_shown() {
         file.append(entry(subject).as_bytes()).expect("written");
     }
     assert_eq!((subjects(&older(&path)), subjects(&path)), (vec!["two".to_owned()], vec!["three".to_owned()]));
-    let shown: Vec<String> = file.last_entries().into_iter().map(|entry| entry.subject).collect();
-    assert_eq!(shown, ["two", "three"]);
+    let shown = file.last_lines().expect("others have written").newest(AUDIT_MAX);
+    let subject = |line: &Arc<str>| serde_json::from_str::<AuditEntry>(line).expect("an entry").subject;
+    assert_eq!(shown.iter().map(subject).collect::<Vec<_>>(), ["three", "two"]);
 }
 
 #[test]
@@ -148,6 +155,44 @@ fn entries_in_memory_are_bounded() {
     audit.finish();
     let recent = recent(&audit);
     assert_eq!((recent.len(), recent[0].as_str()), (AUDIT_MAX, "1009"));
-    assert_eq!(audit.recent(3).map(|entries| entries.len()), Some(3));
-    assert_eq!(Audit::off().recent(3), None);
+    assert_eq!(block_on(audit.recent(3)).map(|entries| entries.len()), Some(3));
+    assert_eq!(block_on(Audit::off().recent(3)), None);
+}
+
+#[test]
+fn what_the_former_process_writes_at_its_end_is_shown_by_the_next() {
+    let (_folder, path) = folder();
+    let former = Audit::start(path.clone()).expect("a file");
+    former.note(note("one"));
+    former.finish();
+    let next = Audit::start(path).expect("a file");
+    former.note(note("upgrade"));
+    former.finish();
+    assert_eq!(recent(&next), ["upgrade", "one"]);
+    next.note(note("two"));
+    assert_eq!(recent(&next), ["two", "upgrade", "one"]);
+    former.note(note("late"));
+    former.finish();
+    next.note(note("three"));
+    assert_eq!(recent(&next), ["three", "late", "two", "upgrade", "one"]);
+}
+
+#[test]
+fn refusals_leave_room_for_what_is_done() {
+    let (_folder, path) = folder();
+    assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
+    // Nobody reads, so that what fits into the pipe is taken from those that wait, and no more.
+    let _reader = OpenOptions::new().read(true).write(true).open(&path).expect("a pipe");
+    let audit = Audit::start(path).expect("opened");
+    let long = "x".repeat(4_096);
+    let refused = || audit.note(Note { refused: Some("it is a reader".to_owned()), ..note(&long) });
+    let (count, begun) = (3 * WAITING_MAX, Instant::now());
+    (0..count).for_each(|_| refused());
+    while audit.lost() == 0 {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the pipe is not full");
+        refused();
+    }
+    let lost = audit.lost();
+    (0..WAITING_MAX / 2).for_each(|_| audit.note(note(&long)));
+    assert_eq!(audit.lost(), lost, "there is room for those");
 }

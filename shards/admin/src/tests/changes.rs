@@ -95,7 +95,7 @@ fn orders_are_noted_with_what_was_before_and_after() {
     check("POST", "/api/v1/queue/verification", &nothing, 200, ("verify", "", nothing.clone(), after));
     let path = "/api/v1/queue/messages/01JD4VXK2Q000000020000000A/message";
     let subject = "01JD4VXK2Q000000020000000A";
-    check("GET", path, &nothing, 200, ("read message", subject, Value::Null, json!({ "bytes": 13 })));
+    check("GET", path, &nothing, 200, ("read message", subject, Value::Null, json!({ "bytes": 13, "of": "message" })));
 }
 
 #[test]

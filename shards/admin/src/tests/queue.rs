@@ -14,6 +14,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// The message that there is, and one that there is not.
 const THERE: &str = "01JD4VXK2Q000000020000000A";
@@ -62,7 +63,7 @@ fn row() -> MessageRow {
 }
 
 impl QueueControl for Fake {
-    fn queue_status(&self) -> BoxFuture<'_, Result<QueueStatus, Refusal>> {
+    fn queue_status(&self, _: Option<Duration>) -> BoxFuture<'_, Result<QueueStatus, Refusal>> {
         Box::pin(async { Ok(QueueStatus { messages: 7, silent: vec![1], ..QueueStatus::default() }) })
     }
 

@@ -277,7 +277,7 @@ fn orders_under_way_are_bounded() {
     let waiting: Vec<UnixStream> = (0..crate::orders::UNDER_WAY_MAX).map(begin).collect();
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
-        let reply = ask(&path, "GET", "/api/v1/bans", "");
+        let reply = ask(&path, "DELETE", "/api/v1/bans/192.0.2.9", "");
         if reply.status == 503 {
             assert!(reply.error().contains("under way"), "{}", reply.error());
             break;
@@ -285,6 +285,7 @@ fn orders_under_way_are_bounded() {
         assert!(Instant::now() < deadline, "one more than there may be");
     }
     assert_eq!(ask(&path, "GET", "/api/v1/status", "").status, 200, "the status needs none of them");
+    assert_eq!(ask(&path, "GET", "/api/v1/bans", "").status, 200, "what looks has its own");
     server.control.gate.notify_waiters();
     for mut client in waiting {
         assert!(client.read(&mut [0; 1024]).expect("an answer") > 0);

@@ -7,12 +7,14 @@ use crate::api::{
     CanaryView, ConfigView, LimitView, LogLevelsView, ProbeView, SESSIONS_MAX, SessionQuery, Sessions, ShardView,
     Status,
 };
-use crate::{Identity, Options, Situation, Vital};
+use crate::{Access, Identity, Options, Principal, Situation, Vital};
 use ringpost_base::Timestamp;
 use ringpost_control::Phase;
 use ringpost_metrics::{Counter, Gauge, Timing};
 use serde::de::DeserializeOwned;
+use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -173,7 +175,8 @@ fn sockets_are_handed_over_and_taken_over() {
     former.services.stop();
     assert!(path.exists(), "the file is left to the other process");
     let options = Options { listen: Some(address), tcp, unix, ..only(&path) };
-    let next = Server::start_at(options, 1, &[]);
+    let mut next = Server::start_at(options, 1, &[]);
+    next.admin.own();
     assert_eq!(next.address(), address);
     assert_eq!(next.get("/livez").body, "ok\n");
     assert_eq!(ask(&path, "GET", "/livez", "").body, "ok\n");
@@ -197,5 +200,29 @@ fn inherited_sockets_of_other_places_are_not_used() {
         assert_eq!(ask(socket, "GET", "/livez", "").body, "ok\n", "{}", socket.display());
     }
     next.stop();
+    former.admin.hand_over();
+    former.services.stop();
+    assert!(!path.exists(), "nobody answers there any more");
+}
+
+/// The new config opens the socket up. As long as the former process may go on, the file is as that one made it.
+#[test]
+fn a_successor_that_fails_leaves_the_socket_as_it_was() {
+    let (_folder, path) = folder();
+    let mode = || fs::symlink_metadata(&path).expect("is there").permissions().mode() & 0o777;
+    let former = Server::start_at(only(&path), 1, &[]);
+    let successor = || {
+        let (_, unix) = former.admin.share().expect("descriptors");
+        let access = Access { operators: Vec::new(), readers: vec![Principal::User(4711)] };
+        Server::start_at(Options { access, unix: unix.map(UnixListener::from), ..only(&path) }, 1, &[])
+    };
+    let failed = successor();
+    assert_eq!(mode(), 0o600);
+    failed.stop();
+    assert_eq!((ask(&path, "GET", "/livez", "").body.as_str(), mode()), ("ok\n", 0o600));
+    let mut next = successor();
+    next.admin.own();
+    assert_eq!(mode(), 0o666);
     former.stop();
+    next.stop();
 }

@@ -39,7 +39,8 @@ pub(crate) struct DrainOptions {
 
 #[derive(Args)]
 pub(crate) struct UpgradeOptions {
-    /// The binary to go on with. Without it the file is taken that the running server was started from, as it is now.
+    /// The binary to go on with, which only root and the server's own user may name. Without it the file is taken that the
+    /// running server was started from, as it is now.
     #[arg(long, value_name = "PATH")]
     pub(crate) binary: Option<PathBuf>,
     #[command(flatten)]
@@ -50,7 +51,8 @@ pub(crate) struct UpgradeOptions {
 pub(crate) enum LogCommand {
     /// Tells from which level on the running server logs, and where it differs by module.
     Show(ViewOptions),
-    /// Changes levels until the next restart or `ringpost log reset`; what is not named stays.
+    /// Changes levels until the next restart, a reload that changes the levels of the config, or `ringpost log reset`; what is
+    /// not named stays.
     Set(LogSetOptions),
     /// Goes back to the levels of the config.
     Reset(RunningServer),

@@ -48,7 +48,7 @@ pub(super) fn verdict(canary: &CanaryView, now: Timestamp) -> String {
         "taken back" => {
             format!("config {epoch} was tried on core {core} for {lasted} and taken back at {until:.0}{why}")
         }
-        "stopped" => format!("config {epoch} was tried on core {core} for {lasted} and stopped by an operator{why}"),
+        "stopped" => format!("config {epoch} was tried on core {core} for {lasted} and stopped{why}"),
         other => format!("config {epoch} on core {core}: {}{why}", plain(other)),
     }
 }
@@ -61,9 +61,10 @@ fn numbers(canary: &CanaryView) -> String {
     };
     let rows = [
         row("messages", |numbers| numbers.messages.to_string()),
-        row("rejected", |numbers| of_messages(numbers.rejected, numbers)),
-        row("deferred", |numbers| of_messages(numbers.deferred, numbers)),
-        row("errors", |numbers| numbers.errors.to_string()),
+        row("replies", |numbers| numbers.replies.to_string()),
+        row("replies 5xx", |numbers| of_replies(numbers.rejected, numbers)),
+        row("replies 4xx", |numbers| of_replies(numbers.deferred, numbers)),
+        row("other failures", |numbers| numbers.errors.to_string()),
         row("answered within, 95 of 100", |numbers| {
             numbers.latency_p95_ms.map_or("-".to_owned(), |millis| format!("{millis:.1} ms"))
         }),
@@ -71,11 +72,11 @@ fn numbers(canary: &CanaryView) -> String {
     draw(&columns, &rows)
 }
 
-/// A count, with its share of the messages.
-fn of_messages(count: u64, numbers: &CanaryNumbers) -> String {
-    match numbers.messages {
+/// A count, with its share of the replies.
+fn of_replies(count: u64, numbers: &CanaryNumbers) -> String {
+    match numbers.replies {
         0 => count.to_string(),
-        messages => format!("{count} ({:.1}%)", count as f64 * 100.0 / messages as f64),
+        replies => format!("{count} ({:.1}%)", count as f64 * 100.0 / replies as f64),
     }
 }
 
@@ -95,7 +96,14 @@ mod tests {
             until: NOW.after(Duration::from_secs(120)).into(),
             state: state.to_owned(),
             why: why.map(str::to_owned),
-            canary: CanaryNumbers { messages: 1_000, rejected: 4, deferred: 0, errors: 1, latency_p95_ms: Some(3.25) },
+            canary: CanaryNumbers {
+                messages: 200,
+                replies: 1_000,
+                rejected: 4,
+                deferred: 0,
+                errors: 1,
+                latency_p95_ms: Some(3.25),
+            },
             others: CanaryNumbers::default(),
         }
     }
@@ -114,7 +122,7 @@ mod tests {
             "config 5 was tried on core 4 for 5 minutes and taken back at 2026-11-20T13:02:00Z: rejects 12%, of the \
              others 2%",
         );
-        check("stopped", None, "config 5 was tried on core 4 for 5 minutes and stopped by an operator");
+        check("stopped", None, "config 5 was tried on core 4 for 5 minutes and stopped");
         check("odd\u{1b}", None, "config 5 on core 4: odd\\u{1b}");
     }
 
@@ -124,10 +132,11 @@ mod tests {
 config 5 runs on core 4 alone, for 3 minutes so far; 2 minutes to go
 
                             THIS CORE  OTHERS
-messages                         1000       0
-rejected                     4 (0.4%)       0
-deferred                     0 (0.0%)       0
-errors                              1       0
+messages                          200       0
+replies                          1000       0
+replies 5xx                  4 (0.4%)       0
+replies 4xx                  0 (0.0%)       0
+other failures                      1       0
 answered within, 95 of 100     3.2 ms       -
 ";
         assert_eq!(report(Some(&view("running", None)), NOW), expected);

@@ -38,7 +38,7 @@ fn changed(mut levels: LogLevelsView, options: &LogSetOptions) -> LogLevelsView 
 }
 
 fn report(levels: &LogLevelsView) -> String {
-    let whose = if levels.config { "as the config says" } else { "until a restart or `ringpost log reset`" };
+    let whose = if levels.config { "as the config says" } else { "until a restart, a reload that changes the levels of the config, or `ringpost log reset`" };
     let rows: Vec<_> =
         levels.modules.iter().map(|(module, level)| vec![format!("  {}", plain(module)), plain(level)]).collect();
     let modules = draw(&[("", Side::Left), ("", Side::Left)], &rows);
@@ -63,7 +63,7 @@ mod tests {
         assert_eq!(report(&levels("info", &[], true)), "level info, as the config says\n");
         assert_eq!(
             report(&levels("warn", &[("serve", "debug"), ("serve::lookups", "trace")], false)),
-            "level warn, until a restart or `ringpost log reset`\n  serve           debug\n  serve::lookups  trace\n"
+            "level warn, until a restart, a reload that changes the levels of the config, or `ringpost log reset`\n  serve           debug\n  serve::lookups  trace\n"
         );
     }
 

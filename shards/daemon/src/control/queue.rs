@@ -40,13 +40,23 @@ impl Commands {
         wanted: impl Fn(u16) -> bool,
         question: impl Fn(u16, oneshot::Sender<T>) -> Order,
     ) -> Answers<T> {
+        self.ask_all_within(PATIENCE, wanted, question).await
+    }
+
+    /// The same in so long.
+    async fn ask_all_within<T>(
+        &self,
+        patience: Duration,
+        wanted: impl Fn(u16) -> bool,
+        question: impl Fn(u16, oneshot::Sender<T>) -> Order,
+    ) -> Answers<T> {
         let mut asked = Vec::new();
         for (shard, orders) in (0..).zip(&self.orders).filter(|(shard, _)| wanted(*shard)) {
             let (answer, answered) = oneshot::channel();
             orders.send(question(shard, answer));
             asked.push((shard, answered));
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         let mut answers = Vec::with_capacity(asked.len());
         for (shard, answered) in asked {
             answers.push((shard, timeout_at(deadline, answered).await.ok().and_then(Result::ok)));
@@ -85,9 +95,10 @@ fn silent<T>(answers: &Answers<T>) -> Vec<u16> {
 }
 
 impl QueueControl for Commands {
-    fn queue_status(&self) -> BoxFuture<'_, Result<QueueStatus, Refusal>> {
-        Box::pin(async {
-            let answers = self.ask(|_| true, |_, answer| QueueQuestion::Status(answer)).await;
+    fn queue_status(&self, within: Option<Duration>) -> BoxFuture<'_, Result<QueueStatus, Refusal>> {
+        Box::pin(async move {
+            let question = |_, answer| Order::Queue(QueueQuestion::Status(answer));
+            let answers = self.ask_all_within(within.unwrap_or(PATIENCE), |_| true, question).await;
             let silent = silent(&answers);
             Ok(added_up(answers.into_iter().filter_map(|(_, answer)| answer), silent))
         })

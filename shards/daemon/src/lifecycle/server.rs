@@ -15,7 +15,7 @@ use crate::orders::{Order, Orders};
 use crate::plan::Core;
 use crate::signals::Signal;
 use crate::state::StateDir;
-use crate::upgrade::{Bequest, Inheritance, Predecessor, Served};
+use crate::upgrade::{Attempt, Bequest, Inheritance, Predecessor, Served};
 use anyhow::{Result, anyhow};
 use crossbeam::channel::{Receiver, Sender};
 use ringpost_admin::Admin;
@@ -45,6 +45,8 @@ pub(crate) struct Server {
     pub(crate) storage: Option<Storage>,
     pub(crate) keeper: Option<Running>,
     pub(crate) phases: Arc<std::sync::Mutex<Vec<PhaseTook>>>,
+    /// An upgrade under way.
+    pub(crate) attempt: Option<Attempt>,
     /// The process that goes on, if this one ends because of it.
     pub(crate) successor: Option<Served>,
 }
@@ -106,6 +108,8 @@ pub(crate) struct Storage {
     pub(crate) spools: Vec<PathBuf>,
     /// What a former process leaves behind.
     pub(crate) bequests: Option<Receiver<Bequest>>,
+    /// Whether it has not ended yet.
+    pub(crate) former_finishes: bool,
 }
 
 impl Ground {
@@ -125,6 +129,7 @@ impl Server {
             storage: None,
             keeper: None,
             phases: Arc::default(),
+            attempt: None,
             successor: None,
         }
     }

@@ -2,7 +2,7 @@
 
 use super::server::Server;
 use super::{shards, storage};
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, Request, Standing};
 use crate::notify;
 use crate::shard::Ending;
 use anyhow::{Context, Result, bail};
@@ -40,7 +40,10 @@ pub(crate) fn keeper(server: &mut Server) -> Result<()> {
         greylist,
         requests: rules.requests.clone(),
         audit: ringpost_admin::Audit::off(),
-        paused: None,
+        // Until the former process lets go of them, its files are left alone.
+        paused: ground.predecessor.is_some().then(Vec::new),
+        health: rules.health.clone(),
+        standing: Standing::default(),
     };
     server.keeper = Some(keeper.start(rules.keeper.clone())?);
     Ok(())
@@ -79,24 +82,42 @@ pub(crate) fn sessions(server: &mut Server) -> Result<()> {
     server.rules()?.health.begin_survey(&services, state.path().to_owned());
     // Who is told that it is ready is to find out how it is.
     server.rules()?.health.look();
+    let predecessor = server.ground()?.predecessor.is_some();
+    if predecessor {
+        // All that can fail comes before: from then on there is no way back.
+        storage::start_admin(server)?;
+        if let Some(predecessor) = &server.ground()?.predecessor {
+            predecessor.wait_for_go()?;
+        }
+    }
     let board = server.voice()?.board.clone();
     let ready = board.publish_phase(Phase::Ready);
+    if predecessor {
+        succeed(server)?;
+    }
     let late = board.wait_acknowledged(ready, TAKE_UP);
     match server.storage().shards.as_ref().and_then(shards::Shards::told) {
         Some(reason) => bail!(reason),
         None if !late.is_empty() => tracing::warn!(shards = ?late, "shards are slow to start"),
         None => {}
     }
-    let predecessor = server.ground()?.predecessor.take();
-    if let Some(predecessor) = predecessor {
-        storage::start_admin(server)?;
-        let (sender, bequests) = unbounded();
-        server.storage().bequests = Some(bequests);
-        predecessor.succeed(sender)?;
-    }
     announce(server)?;
     notify::ready();
     Ok(())
+}
+
+/// Everything that was the former process's is this one's now, but for its sessions and its spools.
+fn succeed(server: &mut Server) -> Result<()> {
+    if let Some(shards) = server.storage().shards.as_ref() {
+        shards.ending.owned();
+    }
+    server.ground()?.state()?.claim()?;
+    // It fails only when the keeper is gone, which its own log line tells.
+    let _ = server.rules()?.keeper.send(Request::Pause(false, tokio::sync::oneshot::channel().0));
+    let (sender, bequests) = unbounded();
+    server.storage().bequests = Some(bequests);
+    let predecessor = server.ground()?.predecessor.take();
+    predecessor.map_or(Ok(()), |predecessor| predecessor.succeed(sender))
 }
 
 fn announce(server: &mut Server) -> Result<()> {

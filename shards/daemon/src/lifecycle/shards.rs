@@ -2,6 +2,7 @@
 
 use super::server::Server;
 use crate::in_force::Source;
+use crate::notify;
 use crate::shard::{self, Ending, Equipment, Socket};
 use crate::signals::Signal;
 use anyhow::{Context, Result, anyhow, bail};
@@ -23,6 +24,9 @@ const STORAGE_NEWS: Duration = Duration::from_secs(10);
 /// Questions from one shard to another that may be under way: more clients than that ask at once only in a flood, and go
 /// on without an answer then.
 const MESH_CAPACITY: usize = 1024;
+
+/// What the service manager is asked to wait for, again and again, while the server drains.
+const PATIENCE_ASKED: Duration = Duration::from_secs(20);
 
 /// The start was called off by a signal.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +62,7 @@ pub(crate) fn launch(server: &mut Server) -> Result<()> {
     let (state_dir, mut sockets) = (ground.state()?.path().to_owned(), share(&ground.groups, cores.len())?);
     let mut rudders = rudders(&ground.groups)?;
     let mut greylisted = by_owner(greylisted, source.config.policy.ledger.networks, cores.len());
-    let ending = Ending::new(ground.inheritance.kept_open);
+    let ending = Ending::new(ground.inheritance.kept_open.clone(), ground.predecessor.is_some());
     let (ended_sender, ended) = unbounded();
     let (opened_sender, opened) = unbounded();
     let spools = plan.iter().map(|(directory, _)| directory.clone()).collect();
@@ -184,8 +188,15 @@ pub(crate) fn wait_departed(server: &mut Server, within: Duration) -> Result<()>
     let Some(shards) = server.storage().shards.as_ref() else { return Ok(()) };
     let deadline = Instant::now() + within;
     let mut left = shards.threads.len();
-    while left > 0 && shards.ended.recv_deadline(deadline).is_ok() {
-        left -= 1;
+    while left > 0 && Instant::now() < deadline {
+        // A service manager that has told the server to stop waits no longer than it hears of it.
+        notify::still_stopping(PATIENCE_ASKED);
+        let next = deadline.min(Instant::now() + PATIENCE_ASKED / 4);
+        match shards.ended.recv_deadline(next) {
+            Ok(_) => left -= 1,
+            Err(error) if error.is_timeout() => {}
+            Err(_) => break,
+        }
     }
     Ok(())
 }

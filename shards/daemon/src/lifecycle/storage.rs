@@ -47,7 +47,6 @@ pub(crate) fn start_admin(server: &mut Server) -> Result<()> {
         vitals: observed.vitals,
         situation: observed.situation,
         identity: ringpost_admin::Identity {
-            hostname: source.config.server.hostname.clone(),
             config_file: options_file,
             cpus: source.cores.iter().map(|core| core.cpu).collect(),
         },

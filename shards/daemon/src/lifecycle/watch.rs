@@ -34,6 +34,7 @@ struct Ears {
 /// Watches until the server is to end.
 pub(crate) fn watch(server: &mut Server) -> Result<()> {
     let (serving, served) = unbounded();
+    server.storage().former_finishes = server.storage().bequests.is_some();
     let ears = Ears {
         signals: server.ground()?.signals.clone(),
         asked: server.rules()?.asked.clone(),
@@ -58,12 +59,21 @@ pub(crate) fn watch(server: &mut Server) -> Result<()> {
             },
             recv(ears.asked) -> asked => match asked {
                 Ok(MainRequest::Drain(order, answer)) => return drain(server, &order, answer),
-                Ok(MainRequest::Upgrade(order, answer)) => begin_upgrade(server, order, answer, &ears.serving)?,
+                Ok(MainRequest::Upgrade(order, answer)) => {
+                    // Whoever asked may have given up.
+                    if let Err((answer, error)) = begin_upgrade(server, order, answer, &ears.serving) {
+                        let _ = answer.send(Err(Refusal::conflict(format!("{error:#}"))));
+                    }
+                }
                 Err(_) => bail!("nobody is left who could ask"),
             },
             recv(ears.served) -> served => match served.context("no upgrade")? {
-                Some(successor) => return Ok(hand_over(server, successor)),
-                None => server.rules()?.health.upgrading(None),
+                Some(successor) => {
+                    if hand_over(server, successor)? {
+                        return Ok(());
+                    }
+                }
+                None => upgrade_failed(server)?,
             },
             recv(bequests) -> bequest => match bequest {
                 Ok(bequest) => inherit(server, bequest)?,
@@ -125,30 +135,46 @@ fn drain(server: &mut Server, order: &api::DrainOrder, answer: Answer<api::Drain
     Ok(())
 }
 
+/// Begins an upgrade, or gives back whom to tell why not.
 fn begin_upgrade(
     server: &mut Server,
     order: api::UpgradeOrder,
     answer: Answer<api::Upgraded>,
     serving: &Sender<Option<Served>>,
-) -> Result<()> {
-    let health = server.rules()?.health.clone();
-    if health.is_upgrading() {
-        // Whoever asked may have given up, here and below.
-        let _ = answer.send(Err(Refusal::conflict("an upgrade is under way")));
-        return Ok(());
+) -> Result<(), (Answer<api::Upgraded>, anyhow::Error)> {
+    let prepared = may_upgrade(server).and_then(|()| {
+        let binary = order.binary.map_or_else(own_binary, |binary| Ok(PathBuf::from(binary)))?;
+        Ok((parts(server)?, binary, server.rules()?.health.clone()))
+    });
+    let (parts, binary, health) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => return Err((answer, error)),
+    };
+    let words = format!("{} is started to take over", binary.display());
+    server.attempt = Some(upgrade::begin(parts, binary, answer, serving.clone())?);
+    health.upgrading(Some(words));
+    Ok(())
+}
+
+fn may_upgrade(server: &mut Server) -> Result<()> {
+    if server.rules()?.health.is_upgrading() {
+        bail!("an upgrade is under way");
     }
-    let binary = order.binary.map_or_else(own_binary, |binary| Ok(PathBuf::from(binary)));
-    let begun = binary.and_then(|binary| Ok((parts(server)?, binary)));
-    match begun {
-        Ok((parts, binary)) => {
-            health.upgrading(Some(format!("{} is started to take over", binary.display())));
-            upgrade::begin(parts, binary, answer, serving.clone())
-        }
-        Err(error) => {
-            let _ = answer.send(Err(Refusal::conflict(format!("{error:#}"))));
-            Ok(())
-        }
+    if server.storage().former_finishes {
+        bail!("the former process of the last upgrade is still finishing: try again when it has ended");
     }
+    if std::process::id() == 1 {
+        bail!("this is the first process of its container, which ends with it: start a new container instead");
+    }
+    Ok(())
+}
+
+/// Everything is as before; what the new process has made is taken away.
+fn upgrade_failed(server: &mut Server) -> Result<()> {
+    server.attempt = None;
+    server.rules()?.health.upgrading(None);
+    let busy = server.storage().shards.as_ref().is_none_or(|shards| shards.ending.is_moving());
+    if busy { Ok(()) } else { take_over(server) }
 }
 
 /// The file that this process was started from, or what has taken its place since.
@@ -180,20 +206,27 @@ fn parts(server: &mut Server) -> Result<upgrade::Parts> {
         listening.push((*address, sockets));
     }
     let (lock, state_dir) = (ground.state()?.lock()?, ground.state()?.path().to_owned());
-    let kept_open = ground.inheritance.kept_open;
+    let kept_open = ground.inheritance.kept_open.clone();
     Ok(upgrade::Parts { kept_open, listening, admin_tcp, admin_unix, lock, state_dir, keeper })
 }
 
-/// The other process serves: from here on this one only finishes.
-fn hand_over(server: &mut Server, mut successor: Served) {
+/// Lets the other process serve: from here on this one only finishes. False if it could not be told.
+fn hand_over(server: &mut Server, mut successor: Served) -> Result<bool> {
     let process = successor.process();
+    if let Err(error) = successor.go() {
+        tracing::error!(process, error = format!("{error:#}"), "upgrade failed; this process serves on");
+        drop(successor);
+        upgrade_failed(server)?;
+        return Ok(false);
+    }
     tracing::info!(process, "another process serves; finishing here");
     crate::notify::main_process(process);
-    successor.tell();
     if let Some(admin) = server.storage().admin.take() {
         admin.hand_over();
     }
+    server.attempt = None;
     server.successor = Some(successor);
+    Ok(true)
 }
 
 /// Takes what a former process leaves behind to the shards.
@@ -210,19 +243,29 @@ fn inherit(server: &mut Server, bequest: Bequest) -> Result<()> {
             }
         }
         Bequest::Spools => {
-            let (spool, own) = (server.ground()?.state()?.spool(), server.storage().spools.clone());
-            // What can't be found out now is by the next start.
-            match orphan_groups(&spool, &own) {
-                Ok(groups) => {
-                    tracing::info!("the former process has ended; its spools are taken over");
-                    for (order, groups) in server.rules()?.orders.iter().zip(groups) {
-                        order.send(Order::TakeOver { groups });
-                    }
-                }
-                Err(error) => tracing::error!(%error, "spools of the former process can't be looked for"),
-            }
+            tracing::info!("the former process has ended; its spools are taken over");
+            server.storage().former_finishes = false;
+            take_over(server)?;
         }
     }
     Ok(())
 }
 
+/// Has the shards take over all spools that are nobody's any more.
+fn take_over(server: &mut Server) -> Result<()> {
+    let (spool, own) = (server.ground()?.state()?.spool(), server.storage().spools.clone());
+    let ending = server.storage().shards.as_ref().context("no shards")?.ending.clone();
+    // What can't be found out now is by the next start.
+    match orphan_groups(&spool, &own) {
+        Ok(groups) => {
+            for (order, groups) in server.rules()?.orders.iter().zip(groups) {
+                if !groups.is_empty() {
+                    ending.count_moving(true);
+                    order.send(Order::TakeOver { groups });
+                }
+            }
+        }
+        Err(error) => tracing::error!(%error, "spools of another process can't be looked for"),
+    }
+    Ok(())
+}

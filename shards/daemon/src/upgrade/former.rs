@@ -9,11 +9,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use crossbeam::channel::Sender;
 use ringpost_admin::{Refusal, api};
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{Signal, pidfd_send_signal};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long the new process may take until it has read and checked everything.
@@ -35,16 +37,40 @@ pub(crate) struct Parts {
     pub(crate) admin_unix: Option<(PathBuf, OwnedFd)>,
     pub(crate) lock: OwnedFd,
     pub(crate) state_dir: PathBuf,
-    /// Whether somebody keeps the sockets open when all processes end.
-    pub(crate) kept_open: bool,
+    /// The addresses of listeners whose sockets somebody keeps open when all processes end.
+    pub(crate) kept_open: Vec<SocketAddr>,
     pub(crate) keeper: Sender<Request>,
 }
 
-/// The new process serves: this one is to end.
+/// The new process would serve. If this is dropped before it was let, it is ended.
 pub(crate) struct Served {
     line: Line,
-    process: u32,
+    newborn: Newborn,
+    committed: bool,
+    keeper: Sender<Request>,
     answer: Option<(Answer<api::Upgraded>, api::Upgraded)>,
+}
+
+/// An attempt under way.
+pub(crate) struct Attempt(Arc<Mutex<Watched>>);
+
+/// What may have to be ended.
+#[derive(Default)]
+struct Watched {
+    newborn: Option<OwnedFd>,
+    called_off: bool,
+}
+
+impl Attempt {
+    /// Ends the new process, as this one ends by itself and not because of it.
+    pub(crate) fn call_off(&self) {
+        let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.called_off = true;
+        if let Some(newborn) = watched.newborn.take() {
+            // It may have ended in this moment.
+            let _ = pidfd_send_signal(newborn, Signal::KILL);
+        }
+    }
 }
 
 /// Begins on a thread of its own. `served` hears if it comes to that; if not, whoever asked is told why, and everything is as
@@ -54,41 +80,65 @@ pub(crate) fn begin(
     binary: PathBuf,
     answer: Answer<api::Upgraded>,
     served: Sender<Option<Served>>,
-) -> Result<()> {
+) -> Result<Attempt, (Answer<api::Upgraded>, anyhow::Error)> {
+    let watched: Arc<Mutex<Watched>> = Arc::default();
+    let (attempt, keeper) = (Attempt(watched.clone()), parts.keeper.clone());
+    let answer = Arc::new(Mutex::new(Some(answer)));
+    let asked = answer.clone();
     let work = move || {
         let since = Instant::now();
-        match hand_over(&parts, &binary) {
-            Ok((line, process, version)) => {
-                let upgraded = api::Upgraded { process, version, took_ms: since.elapsed().as_millis() as u64 };
-                // It fails only when the main thread is gone.
-                let _ = served.send(Some(Served { line, process, answer: Some((answer, upgraded)) }));
+        let answer = asked.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match hand_over(&parts, &binary, &watched) {
+            Ok((line, newborn, version)) => {
+                let took_ms = since.elapsed().as_millis() as u64;
+                let upgraded = api::Upgraded { process: newborn.process(), version, took_ms };
+                let answer = answer.map(|answer| (answer, upgraded));
+                // It fails only when the main thread is gone; then the new process ends with what comes back.
+                let _ = served.send(Some(Served { line, newborn, committed: false, keeper, answer }));
             }
             Err(error) => {
                 let reason = format!("{error:#}");
                 tracing::error!(binary = %binary.display(), error = reason, "upgrade failed; this process serves on");
                 // Whoever asked may have given up.
-                let _ = answer.send(Err(Refusal::conflict(format!("the new process does not serve: {reason}"))));
+                answer.map(|answer| answer.send(Err(refusal(&reason))));
                 let _ = served.send(None);
             }
         }
     };
-    std::thread::Builder::new().name("upgrade".into()).spawn(work).context("no thread for the upgrade")?;
-    Ok(())
+    match std::thread::Builder::new().name("upgrade".into()).spawn(work) {
+        Ok(_) => Ok(attempt),
+        Err(error) => match answer.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(answer) => Err((answer, anyhow!(error).context("no thread for the upgrade"))),
+            // Taken only by the thread.
+            None => Ok(attempt),
+        },
+    }
 }
 
-fn hand_over(parts: &Parts, binary: &PathBuf) -> Result<(Line, u32, String)> {
+fn refusal(reason: &str) -> Refusal {
+    Refusal::conflict(format!("the new process does not serve: {reason}"))
+}
+
+fn hand_over(parts: &Parts, binary: &PathBuf, watched: &Mutex<Watched>) -> Result<(Line, Newborn, String)> {
     let (line, other) = Line::pair()?;
     let newborn = start(binary, &other)?;
     drop(other);
+    {
+        let mut watched = watched.lock().unwrap_or_else(PoisonError::into_inner);
+        watched.newborn = newborn.handle();
+        if watched.called_off {
+            newborn.kill();
+            bail!("this process ends");
+        }
+    }
     let process = newborn.process();
     tracing::info!(binary = %binary.display(), process, "a new process is started to take over");
-    let outcome = converse(parts, &line, process);
-    match outcome {
-        Ok(version) => Ok((line, process, version)),
+    match converse(parts, &line, process) {
+        Ok(version) => Ok((line, newborn, version)),
         Err(error) => {
-            // With the line it loses what it would go by; it may hang all the same.
+            // One that gives up by itself ends; another one may hang, and must not find out that it is alone.
+            if format!("{error:#}").starts_with(GIVES_UP) { newborn.end() } else { newborn.kill() }
             drop(line);
-            newborn.end();
             Err(error)
         }
     }
@@ -117,35 +167,39 @@ fn converse(parts: &Parts, line: &Line, process: u32) -> Result<String> {
         Word::Prepared => {}
         other => return Err(unexpected(other)),
     }
-    let pause = |pause: bool| {
-        let (answer, answered) = tokio::sync::oneshot::channel();
-        parts.keeper.send(Request::Pause(pause, answer)).map_err(|_| anyhow!("the keeper has ended"))?;
-        let since = Instant::now();
-        let mut answered = answered;
-        while since.elapsed() < PAUSE {
-            if answered.try_recv().is_ok() {
-                return Ok(());
-            }
-            std::thread::sleep(Duration::from_millis(2));
+    let served = pause(parts, true).and_then(|()| {
+        line.say(&Word::YourTurn, &[])?;
+        match hear(line, BEGIN)? {
+            Word::Serving { version } => Ok(version),
+            other => Err(unexpected(other)),
         }
-        bail!("the keeper does not answer")
-    };
-    pause(true)?;
-    let served = line.say(&Word::YourTurn, &[]).and_then(|()| match hear(line, BEGIN)? {
-        Word::Serving { version } => Ok(version),
-        other => Err(unexpected(other)),
     });
     if served.is_err() {
         tracing::info!(process, "the turn is taken back");
-        pause(false)?;
+        // Also where the keeper was only slow: it hears one after the other.
+        pause(parts, false)?;
     }
     served
+}
+
+/// Has the keeper leave its files alone, or take them up again.
+fn pause(parts: &Parts, pause: bool) -> Result<()> {
+    let (answer, mut answered) = tokio::sync::oneshot::channel();
+    parts.keeper.send(Request::Pause(pause, answer)).map_err(|_| anyhow!("the keeper has ended"))?;
+    let since = Instant::now();
+    while since.elapsed() < PAUSE {
+        if answered.try_recv().is_ok() {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    bail!("the keeper does not answer")
 }
 
 fn offer(parts: &Parts, line: &Line) -> Result<()> {
     let Parts { listening, admin_tcp, admin_unix, lock, state_dir, kept_open, .. } = parts;
     let version = env!("CARGO_PKG_VERSION").to_owned();
-    let (process, state_dir, kept_open) = (std::process::id(), state_dir.clone(), *kept_open);
+    let (process, state_dir, kept_open) = (std::process::id(), state_dir.clone(), kept_open.clone());
     line.say(&Word::Offer { protocol: PROTOCOL, version, process, state_dir, kept_open }, &[])?;
     for (address, sockets) in listening {
         for some in sockets.chunks(DESCRIPTORS_MAX) {
@@ -180,15 +234,19 @@ fn unexpected(word: Word) -> anyhow::Error {
 impl Served {
     /// The new process.
     pub(crate) fn process(&self) -> u32 {
-        self.process
+        self.newborn.process()
     }
 
-    /// Tells whoever asked for the upgrade.
-    pub(crate) fn tell(&mut self) {
+    /// Lets the new process serve, and tells whoever asked for the upgrade. If that can't be, everything is as before.
+    pub(crate) fn go(&mut self) -> Result<()> {
+        let told = self.line.say(&Word::Go, &[]);
+        self.committed = told.is_ok();
         if let Some((answer, upgraded)) = self.answer.take() {
+            let outcome = told.as_ref().map(|()| upgraded).map_err(|error| refusal(&format!("{error:#}")));
             // Whoever asked may have given up.
-            let _ = answer.send(Ok(upgraded));
+            let _ = answer.send(outcome);
         }
+        told
     }
 
     /// Hands a connection over that nobody here began to serve.
@@ -197,8 +255,18 @@ impl Served {
     }
 
     /// Says that everything of this process is closed.
-    pub(crate) fn done(self) {
+    pub(crate) fn done(&self) {
         // A new process that is gone already has no use for it; the next start finds what there is.
         let _ = self.line.say(&Word::Done, &[]);
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        if !self.committed {
+            self.newborn.kill();
+            // It is gone as well where this process ends.
+            let _ = self.keeper.send(Request::Pause(false, tokio::sync::oneshot::channel().0));
+        }
     }
 }

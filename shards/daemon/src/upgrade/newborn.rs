@@ -54,6 +54,19 @@ impl Newborn {
         self.process.as_raw_nonzero().get().cast_unsigned()
     }
 
+    /// Another handle of it; nothing if it has ended already.
+    pub(super) fn handle(&self) -> Option<OwnedFd> {
+        self.handle.as_ref()?.try_clone().ok()
+    }
+
+    /// Ends it at once.
+    pub(super) fn kill(&self) {
+        if let Some(handle) = &self.handle {
+            // It may have ended in this moment.
+            let _ = pidfd_send_signal(handle, Signal::KILL);
+        }
+    }
+
     /// Waits a moment for its end, and ends it otherwise.
     pub(super) fn end(&self) {
         let Some(handle) = &self.handle else { return };

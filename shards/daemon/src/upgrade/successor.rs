@@ -6,9 +6,12 @@ use crate::notify;
 use anyhow::{Context, Result, anyhow, bail};
 use crossbeam::channel::Sender;
 use ringpost_config::Config;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::fstat;
-use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::io::{FdFlags, fcntl_setfd, retry_on_intr};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use socket2::Socket;
+use std::cell::OnceCell;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
@@ -16,7 +19,10 @@ use std::path::Path;
 use std::time::Duration;
 
 /// How long each word of the former process may take while both start this.
-const WORD_PATIENCE: Duration = Duration::from_secs(10);
+const WORD_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a former process that closes the line may take to end, if it does: the kernel closes what it had open first.
+const GONE_PATIENCE: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
 
 /// Sockets of health, metrics and the API that were given.
 #[derive(Default)]
@@ -33,13 +39,16 @@ pub(crate) struct Inheritance {
     pub(crate) admin: AdminSockets,
     /// The lock of the state directory.
     pub(crate) lock: Option<OwnedFd>,
-    /// Whether somebody keeps the sockets open when this process ends, so that clients wait instead of being refused.
-    pub(crate) kept_open: bool,
+    /// The addresses of listeners whose sockets somebody keeps open when this process ends, so that clients wait instead of
+    /// being refused.
+    pub(crate) kept_open: Vec<SocketAddr>,
 }
 
 /// The process that this one takes over from.
 pub(crate) struct Predecessor {
     line: Line,
+    /// Means the former process, also when its number is another's.
+    process: OnceCell<OwnedFd>,
 }
 
 /// What the former process leaves behind.
@@ -54,7 +63,7 @@ impl Inheritance {
     /// What a former process offers, or the service manager; nothing of either is usual.
     pub(crate) fn receive(config: &Config) -> Result<(Self, Option<Predecessor>)> {
         let Some(line) = line()? else { return Ok((from_service_manager(config)?, None)) };
-        let predecessor = Predecessor { line };
+        let predecessor = Predecessor { line, process: OnceCell::new() };
         match predecessor.offer(config) {
             Ok(inheritance) => Ok((inheritance, Some(predecessor))),
             Err(error) => {
@@ -74,7 +83,7 @@ impl Inheritance {
 /// Tells a former process, if there is one, that this one can't even begin.
 pub(crate) fn refuse(reason: &str) {
     if let Ok(Some(line)) = line() {
-        Predecessor { line }.give_up(reason);
+        Predecessor { line, process: OnceCell::new() }.give_up(reason);
     }
 }
 
@@ -120,6 +129,7 @@ fn from_service_manager(config: &Config) -> Result<Inheritance> {
         let address = at.as_socket().ok_or_else(|| anyhow!("{name:?} of the service manager has no address"))?;
         if config.listeners.iter().any(|listener| listener.address.contains(&address)) {
             add(&mut inheritance.listening, address, vec![socket.into()]);
+            inheritance.kept_open.push(address);
         } else if config.admin.listen == Some(address) {
             inheritance.admin.tcp = Some(OwnedFd::from(socket).into());
         } else {
@@ -128,7 +138,6 @@ fn from_service_manager(config: &Config) -> Result<Inheritance> {
                  the socket unit and the config agree"
             );
         }
-        inheritance.kept_open = true;
     }
     Ok(inheritance)
 }
@@ -146,6 +155,10 @@ impl Predecessor {
                  {PROTOCOL}: restart instead"
             );
         }
+        let number = i32::try_from(process).ok().and_then(Pid::from_raw);
+        let number = number.ok_or_else(|| anyhow!("the former process has no number"))?;
+        let handle = pidfd_open(number, PidfdFlags::empty()).context("the former process can't be watched")?;
+        self.process.get_or_init(|| handle);
         let configured = Path::new(&config.server.state_dir).canonicalize();
         if !configured.as_ref().is_ok_and(|own| *own == state_dir) {
             let running = state_dir.display();
@@ -169,15 +182,34 @@ impl Predecessor {
         Ok(inheritance)
     }
 
-    /// Says that everything is made ready, and waits for the turn. A former process that has died meanwhile leaves the turn
-    /// as well.
+    /// Says that everything is checked, and waits for the turn. A former process that has died meanwhile leaves the turn as well.
     pub(crate) fn wait_for_turn(&self) -> Result<()> {
+        self.ask(&Word::Prepared, &Word::YourTurn)
+    }
+
+    /// Says that this process would serve, and waits until the former one lets it. Before that, nothing may be promised to a
+    /// client; after it, the former one only finishes.
+    pub(crate) fn wait_for_go(&self) -> Result<()> {
+        self.ask(&Word::Serving { version: env!("CARGO_PKG_VERSION").to_owned() }, &Word::Go)
+    }
+
+    fn ask(&self, word: &Word, expected: &Word) -> Result<()> {
         // It can't be told if it is gone; then nothing comes either.
-        let _ = self.line.say(&Word::Prepared, &[]);
+        let _ = self.line.say(word, &[]);
         match self.line.hear(Some(WORD_PATIENCE))? {
-            Some((Word::YourTurn, _)) | None => Ok(()),
-            Some((other, _)) => bail!("the former process says {other:?} instead of leaving the turn"),
+            Some((heard, _)) if heard == *expected => Ok(()),
+            Some((other, _)) => bail!("the former process says {other:?} instead of {expected:?}"),
+            // One that has called it off is still there, and has everything that this process was to have.
+            None if self.is_gone(Some(GONE_PATIENCE)) => Ok(()),
+            None => bail!("the former process has called the upgrade off"),
         }
+    }
+
+    /// Whether the former process has ended, or does in time.
+    fn is_gone(&self, patience: Option<Timespec>) -> bool {
+        let Some(process) = self.process.get() else { return false };
+        // A process that was ended is told by its handle becoming readable.
+        retry_on_intr(|| poll(&mut [PollFd::new(process, PollFlags::IN)], patience.as_ref())).is_ok_and(|ready| ready > 0)
     }
 
     /// Says that this process gives up.
@@ -187,9 +219,8 @@ impl Predecessor {
         let _ = self.line.say(&Word::Failed { reason }, &[]);
     }
 
-    /// Says that this process serves, and sends on what the former one leaves behind, on a thread of its own.
+    /// Sends on what the former process leaves behind, on a thread of its own.
     pub(crate) fn succeed(self, bequests: Sender<Bequest>) -> Result<()> {
-        let _ = self.line.say(&Word::Serving { version: env!("CARGO_PKG_VERSION").to_owned() }, &[]);
         let listen = move || {
             loop {
                 match self.line.hear(None) {
@@ -211,8 +242,8 @@ impl Predecessor {
                     }
                 }
             }
-            // The end of its end of the line is the end of its last hold on anything.
-            while let Ok(Some(_)) = self.line.hear(None) {}
+            // What it said is one thing; with its end it has certainly let go of everything.
+            self.is_gone(None);
             let _ = bequests.send(Bequest::Spools);
         };
         std::thread::Builder::new().name("predecessor".into()).spawn(listen).context("no thread for the take-over")?;

@@ -27,8 +27,9 @@ pub(super) const DESCRIPTORS_MAX: usize = 200;
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Word {
-    /// The former process: who it is, and whether somebody keeps its sockets open when all processes end. They follow.
-    Offer { protocol: u32, version: String, process: u32, state_dir: PathBuf, kept_open: bool },
+    /// The former process: who it is, and the addresses of listeners whose sockets somebody keeps open when all
+    /// processes end. The sockets follow.
+    Offer { protocol: u32, version: String, process: u32, state_dir: PathBuf, kept_open: Vec<SocketAddr> },
     /// Listening sockets of an address, beside it.
     Listening { address: SocketAddr },
     /// The listening socket of health and metrics, beside it.
@@ -43,8 +44,10 @@ pub(super) enum Word {
     Prepared,
     /// The former one: bans and greylist are written down, and are not touched any more.
     YourTurn,
-    /// The new one: it answers clients.
+    /// The new one: all that can fail has not, and it would answer clients.
     Serving { version: String },
+    /// The former one: then do. From here on there is no way back.
+    Go,
     /// The new one: it gives up, for this reason.
     Failed { reason: String },
     /// The former one: connections that came to it and that it did not begin to serve, beside it.

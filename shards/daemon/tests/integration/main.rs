@@ -10,6 +10,7 @@ mod against_scanners;
 mod backlog;
 mod backup;
 mod bans;
+mod canary;
 mod command_line;
 mod containment;
 mod crash;

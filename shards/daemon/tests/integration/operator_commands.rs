@@ -221,7 +221,7 @@ fn the_config_in_force_is_shown() {
 fn levels_of_the_log_change_and_go_back() {
     let server = Server::start(Settings::default());
     assert_eq!(told(&server, &["log", "show"]), "level info, as the config says\n");
-    let until = "until a restart or `ringpost log reset`";
+    let until = "until a restart, a reload that changes the levels of the config, or `ringpost log reset`";
     let changed = told(&server, &["log", "set", "--level", "warn", "serve=debug"]);
     assert_eq!(changed, format!("level warn, {until}\n  serve  debug\n"));
     assert_eq!(

@@ -113,6 +113,36 @@ fn weights_add_up_and_the_heaviest_is_named() {
     check_score(&server, host(6), HELO, "score=0");
 }
 
+/// Who is refused was told the key once that the list's provider knows us by, and so was everybody who reads the log.
+#[test]
+fn the_key_in_the_zone_of_a_list_is_told_to_nobody() {
+    let [key, next] = ["abcdefghijklmnopqrstuvwxyz", "zyxwvutsrqponmlkjihgfedcba"];
+    let [zone, next_zone] = [key, next].map(|key| format!("{key}.zen.dq.example"));
+    let names = Names::default().listed(&zone, host(1), "127.0.0.2").listed(&zone, host(2), "198.51.100.1");
+    let unbound = Unbound::start(&names.listed(&next_zone, host(1), "127.0.0.2"));
+    let settings = settings(&unbound.servers(), &["score_reject = 10"]);
+    let mut server = Server::start(list(settings.clone(), &zone, 10, ""));
+    let shown = "***.zen.dq.example";
+    let told = check(&server, host(1), HELO, 550, shown);
+    assert_eq!(inputs(told.last("screen")), format!("score=10 {shown}=10"));
+    check_score(&server, host(2), HELO, "score=0");
+    server.wait_for_line("a DNS list gives no usable answer", |line| line["list"] == shown);
+    server.reconfigure(|_| list(settings.clone(), &next_zone, 10, ""));
+    let reloaded = server.tell(&["reload"]).ok().out;
+    assert!(reloaded.contains(&format!("screen.list[{shown}].zone")), "{reloaded}");
+    let told_later = check(&server, host(1), HELO, 550, shown);
+    server.reconfigure(|_| list(settings, &format!("{key}.zen.dq.example."), 10, ""));
+    let refused = server.tell(&["reload"]);
+    assert!(refused.err.contains(&format!("\"{shown}.\" is not a zone")), "{}", refused.err);
+    server.stop();
+    let audit = std::fs::read_to_string(server.home.state_dir().join("audit.log")).expect("is there");
+    assert!(audit.contains(shown), "{audit}");
+    let told = format!("{told:#?}{told_later:#?}");
+    for text in [&told, &reloaded, &refused.err, &audit, &server.log_text()] {
+        assert!(!text.contains(key) && !text.contains(next), "{text}");
+    }
+}
+
 #[test]
 fn answers_count_where_they_are_asked_for() {
     let zone = "block.example";

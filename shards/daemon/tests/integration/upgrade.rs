@@ -82,6 +82,11 @@ fn to_nobody() -> Settings {
     settings.domain("example.com", "\"any\"", "mail/{domain}/{local}")
 }
 
+/// How many spools there are.
+fn spools(server: &Server) -> usize {
+    fs::read_dir(server.home.state_dir().join("spool")).expect("a spool").count()
+}
+
 /// How many messages the queue has for the next hop that is not there.
 fn waiting(server: &Server) -> usize {
     queue(server, &["list", "--to", "@away.example"])["messages"].as_array().expect("messages").len()
@@ -131,8 +136,7 @@ fn upgrades_under_load_refuse_nobody_and_lose_nothing() {
     );
     assert!(found.holds, "{}", found.report);
     // All former spools were taken over: those of the last process are left.
-    let spools = || fs::read_dir(server.home.state_dir().join("spool")).expect("a spool").count();
-    wait_until("former spools are taken over", || spools() == 2);
+    wait_until("former spools are taken over", || spools(&server) == 2);
     current.expect("one").stop();
 }
 
@@ -155,7 +159,7 @@ fn sessions_of_the_former_process_finish_there() {
 }
 
 #[test]
-fn mail_that_waits_bans_and_levels_go_along() {
+fn mail_that_waits_and_bans_go_along() {
     let mut server = Server::start(to_nobody());
     let mut client = Client::hello(server.smtp());
     for number in 0..5 {
@@ -204,8 +208,17 @@ fn a_new_process_that_fails_changes_nothing() {
     {
         fails(&server, &["upgrade", "--binary", binary], &[words]);
     }
+    // One that finds out only when it is about to serve.
+    fs::write(&config, good.replace("[admin]", "[admin]\noperators = [\"no-such-user\"]")).expect("written");
+    let refused = at(&["upgrade"]);
+    assert!(!refused.status.success() && refused.err.contains("no-such-user"), "{}", refused.all());
+    fs::write(&config, &good).expect("written");
     assert_eq!(holder(&server), process);
     assert!(server.ended().is_none());
+    wait_until("nothing of the attempts is left", || spools(&server) == 2);
+    for _ in 0..20 {
+        Client::hello(server.smtp()).quit();
+    }
     // It serves on, with all it had.
     server.tell(&["ban", "add", "198.51.100.9"]).ok();
     Client::hello(server.smtp()).deliver("a@example.org", &["alice@example.com"], &message("on", "x\r\n"));
@@ -260,4 +273,41 @@ fn listeners_may_come_and_go_with_an_upgrade() {
     Client::hello(third).deliver("a@example.org", &["alice@example.com"], &message("third", "x\r\n"));
     server.maildir("example.com/alice").only();
     two.stop();
+}
+
+/// A third process would take over the spools that the first still writes to.
+#[test]
+fn the_next_upgrade_waits_for_the_former_process() {
+    let mut server = Server::start(Settings::default().cores(2));
+    let mut held = Client::hello(server.smtp());
+    held.begin("a@example.org", &["alice@example.com"]);
+    held.send(b"Subject: held\r\n");
+    let second = upgrade(&server);
+    fails(&server, &["upgrade"], &["still finishing"]);
+    held.send(b"\r\nheld\r\n.\r\n");
+    queued_id(&held.expect(250));
+    wait_for_first(&mut server);
+    let third = eventually(|| server.tell(&["upgrade"]).status.success().then(|| Successor(holder(&server))));
+    let third = third.expect("an upgrade");
+    wait_until("the second process has ended", || !second.lives());
+    server.maildir("example.com/alice").only();
+    third.stop();
+}
+
+/// What was to take over must not go on when the end of the server is wanted.
+#[test]
+fn a_server_that_is_stopped_meanwhile_ends_the_new_process() {
+    let mut server = Server::start(Settings::default());
+    let program = server.home.path().join("hangs");
+    fs::write(&program, "#!/bin/sh\nexec sleep 600\n").expect("written");
+    fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("executable");
+    let started = std::thread::scope(|scope| {
+        let upgrading = scope.spawn(|| server.tell(&["upgrade", "--binary", &program.display().to_string()]));
+        let line = server.wait_for_line("a new process is started to take over", |_| true);
+        server.signal(Signal::TERM);
+        assert!(!upgrading.join().expect("it ended").status.success());
+        Successor(line["process"].as_u64().and_then(|number| u32::try_from(number).ok()).expect("a number"))
+    });
+    assert!(server.wait().success());
+    wait_until("the new process has ended", || !started.lives());
 }

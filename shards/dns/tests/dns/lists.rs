@@ -18,7 +18,7 @@ const SKIPPED: Verdict = Verdict::Unknown(Doubt::Skipped);
 const SILENT: Verdict = Verdict::Unknown(Doubt::Failed(Failure::Timeout));
 
 fn list(zone: &str, weight: i32) -> List {
-    List { zone: zone.into(), weight, answers: Vec::new() }
+    List { zone: zone.into(), shown: zone.into(), weight, answers: Vec::new() }
 }
 
 fn listed(answer: [u8; 4], weight: i32) -> Verdict {
@@ -49,7 +49,7 @@ fn all_lists_are_asked_and_each_has_its_verdict() {
     let asked = server.clone();
     on_shard(patient(&[&server]), async move |dns: Dns| {
         let strong = Answers { first: [127, 0, 9, 3].into(), last: [127, 0, 9, 3].into(), weight: Some(-9) };
-        let white = List { zone: "White.example.".into(), weight: -1, answers: vec![strong] };
+        let white = List { answers: vec![strong], ..list("White.example.", -1) };
         let all = vec![list("black.example", 5), white, list("other.example", 3)];
         let lists = Lists::new(dns.resolver(), all, for_ever()).expect("good zones");
         let expected = [listed([127, 0, 0, 2], 5), listed([127, 0, 9, 3], -9), NOT_LISTED];
@@ -250,5 +250,9 @@ fn zones_that_are_no_names_are_refused() {
             let result = Lists::new(resolver.clone(), vec![list(zone, 1)], for_ever());
             assert!(matches!(result, Err(DnsError::Zone(named)) if named == zone), "{zone}");
         }
+        // A zone may hold a key, and errors go to the log.
+        let keyed = List { shown: "***.a b".into(), ..list("abcdefghijklmnopqrstuvwxyz.a b", 1) };
+        let result = Lists::new(resolver, vec![keyed], for_ever());
+        assert!(matches!(result, Err(DnsError::Zone(named)) if named == "***.a b"));
     });
 }

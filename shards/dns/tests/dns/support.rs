@@ -200,7 +200,14 @@ where
     let board = Board::new(1);
     let seat = board.seat(ShardId(0)).expect("the first");
     let (ended, _departures) = unbounded();
-    let plan = Plan { shard: ShardId(0), cpu: cores()[0], block: Arc::new(Block::new()), seat, pulse: ringpost_runtime::Pulse::new(ShardId(0)), ended };
+    let plan = Plan {
+        shard: ShardId(0),
+        cpu: cores()[0],
+        block: Arc::new(Block::new()),
+        seat,
+        pulse: ringpost_runtime::Pulse::new(ShardId(0)),
+        ended,
+    };
     let thread = start(plan, move |_| body(dns)).expect("starts");
     let result = thread.join();
     services.stop();

@@ -1,6 +1,6 @@
 //! Listening sockets that another process has made: one that hands over to this one, or the service manager.
 
-use super::{Group, join_group};
+use super::{Group, join_group, sinks};
 use crate::NetError;
 use crate::filter::detach;
 use socket2::{Socket, Type};
@@ -29,7 +29,9 @@ pub fn inherit(address: SocketAddr, sockets: Vec<OwnedFd>, shards: usize) -> Res
         add(&mut sockets, address, shards);
     }
     let steerable = family.in_one_group && family.only_one && sockets.len() >= shards;
-    Ok(Group { address, sockets, shards, steerable, inherited: true })
+    // A socket that shards share is closed by the last of them, whom the sinks could not tell.
+    let sinks = steerable.then(|| sinks(address, sockets.len())).flatten();
+    Ok(Group { address, sockets, shards, steerable, inherited: true, sinks })
 }
 
 /// What decides whether connections can be steered.

@@ -3,7 +3,7 @@
 use super::*;
 use ringpost_base::owner;
 use socket2::SockAddr;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::Instant;
 
@@ -160,7 +160,7 @@ fn no_socket_that_was_handed_over_is_left_out() {
 fn a_socket_that_shut_clients_out_lets_them_in_for_its_heir() {
     let (address, sockets) = handed_over(1);
     let socket = Socket::from(sockets.into_iter().next().expect("one"));
-    crate::accept::shut_out(&socket).expect("a filter");
+    crate::accept::drop_syns(&socket).expect("a filter");
     let group = inherit(address, vec![socket.into()], 1).expect("inherited");
     let _client = connect(IpAddr::from([127, 0, 0, 1]), address).expect("connected");
     assert_eq!(taken_by(&listening(&group, None)), 0);
@@ -180,4 +180,101 @@ fn sockets_that_are_not_for_an_address_are_refused() {
     check(address, vec![idle.into()], "no listening socket");
     let datagrams = Socket::new(Domain::IPV4, Type::DGRAM, None).expect("socket");
     check(address, vec![datagrams.into()], "no listening socket");
+}
+
+/// How long a client that was shut out waits for an answer in vain.
+const SHUT_OUT: Duration = Duration::from_millis(60);
+
+/// What becomes of clients now; nothing if one is let in.
+fn refusal(to: SocketAddr) -> Option<io::ErrorKind> {
+    let refusals = (0_u8..4).map(|_| {
+        let client = Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)).expect("socket");
+        client.connect_timeout(&to.into(), SHUT_OUT).err().map(|error| error.kind())
+    });
+    refusals.min().expect("some clients")
+}
+
+/// How many sockets listen on a port.
+fn listening_on(port: u16) -> usize {
+    let [v4, v6] = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| std::fs::read_to_string(path).unwrap_or_default());
+    let (local, state) = (format!(":{port:04X}"), "0A");
+    let of_port = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next().is_some_and(|field| field.ends_with(&local)) && fields.nth(1) == Some(state)
+    };
+    v4.lines().chain(v6.lines()).filter(of_port).count()
+}
+
+/// A server without privileges shuts clients out of a group; its sockets are closed one by one, first the one at `first`.
+#[track_caller]
+fn check_sinks(address: &str, steering: Option<NetworkLengths>, first: usize) {
+    // Where there is no IPv6 at all there is nothing to shut.
+    let Ok(group) = bind(address.parse().expect("address"), SHARDS) else { return };
+    let mut bounds: Vec<Bound> = listening(&group, steering).into_iter().flatten().collect();
+    let mut to = group.address();
+    to.set_ip(if to.is_ipv4() { [127, 0, 0, 1].into() } else { Ipv6Addr::LOCALHOST.into() });
+    drop(group);
+    assert_eq!(listening_on(to.port()), SHARDS, "sinks don't listen before the stop");
+    let _waiting = TcpStream::connect(to).expect("connected");
+    for bound in &bounds {
+        bound.member.as_ref().expect("of a group with sinks").shut_out(&bound.socket).expect("shut out");
+    }
+    bounds.rotate_left(first);
+    let mut shards: Vec<Vec<Bound>> = bounds.into_iter().map(|bound| vec![bound]).collect();
+    while !shards.is_empty() {
+        assert_eq!(refusal(to), Some(io::ErrorKind::TimedOut), "{} are open still", shards.len());
+        if shards.len() == SHARDS {
+            // Whom the kernel had taken before is served.
+            taken_by(&shards);
+        }
+        let came = |bound: &Bound| bound.socket.accept().is_ok();
+        assert!(!shards.iter().flatten().any(came), "nobody comes to a socket that is about to close");
+        shards.remove(0);
+    }
+    assert_eq!(refusal(to), Some(io::ErrorKind::ConnectionRefused));
+    assert_eq!(listening_on(to.port()), 0);
+}
+
+#[test]
+fn clients_are_shut_out_by_sinks_in_whatever_order_the_sockets_close() {
+    for first in 0..SHARDS {
+        check_sinks("127.0.0.1:0", None, first);
+    }
+    for address in ["127.0.0.1:0", "0.0.0.0:0", "[::1]:0", "[::]:0"] {
+        check_sinks(address, Some(NetworkLengths::default()), SHARDS - 1);
+    }
+}
+
+#[test]
+fn clients_are_shut_out_by_sinks_after_a_socket_was_lost() {
+    let group = bind("127.0.0.1:0".parse().expect("address"), SHARDS).expect("bound");
+    let mut bounds: Vec<Bound> = listening(&group, None).into_iter().flatten().collect();
+    let to = group.address();
+    drop(group);
+    bounds.remove(1);
+    bounds[0].member.as_ref().expect("of a group with sinks").shut_out(&bounds[0].socket).expect("shut out");
+    assert_eq!(refusal(to), Some(io::ErrorKind::TimedOut));
+}
+
+#[test]
+fn sinks_of_a_group_that_another_process_is_in_shut_out_nobody() {
+    let (address, sockets) = handed_over(2);
+    let more = join_group(address).expect("bound");
+    more.listen(BACKLOG).expect("listening");
+    let group = inherit(address, sockets, 2).expect("inherited");
+    let bounds: Vec<Bound> = listening(&group, None).into_iter().flatten().collect();
+    let member = bounds[0].member.as_ref().expect("of a group with sinks");
+    assert!(member.shut_out(&bounds[0].socket).is_err() && member.shut_out(&bounds[1].socket).is_err());
+    assert_eq!(listening_on(address.port()), 3);
+    for _ in 0..20 {
+        TcpStream::connect_timeout(&address, PATIENCE).expect("somebody takes it");
+    }
+}
+
+#[test]
+fn a_group_that_never_listened_has_nobody_to_shut_out() {
+    let group = bind("127.0.0.1:0".parse().expect("address"), 1).expect("bound");
+    let bound = group.share().expect("shared").remove(0).remove(0);
+    bound.member.as_ref().expect("of a group with sinks").shut_out(&bound.socket).expect("nothing to do");
+    assert_eq!(listening_on(group.address().port()), 0);
 }

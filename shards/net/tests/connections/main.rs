@@ -1,6 +1,7 @@
 //! Connections of a shard, over real sockets.
 
 mod hand_over;
+mod shut_out;
 mod support;
 
 use ringpost_base::Deadline;

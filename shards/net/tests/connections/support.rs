@@ -72,6 +72,18 @@ impl Server {
     where
         F: Future<Output = ()> + 'static,
     {
+        Self::start_with(bounds, || (), session)
+    }
+
+    /// The same after the shard's thread has called `prepare`.
+    pub(crate) fn start_with<F>(
+        bounds: Vec<Bound>,
+        prepare: fn(),
+        session: impl Fn(Connection, Tools) -> F + Clone + Send + 'static,
+    ) -> Self
+    where
+        F: Future<Output = ()> + 'static,
+    {
         let address = bounds[0].address();
         let board = Board::new(1);
         let seat = board.seat(ShardId(0)).expect("the first");
@@ -82,6 +94,7 @@ impl Server {
         let hands_over = Arc::new(AtomicBool::new(false));
         let stop = hands_over.clone();
         let body = move |shard: Shard| async move {
+            prepare();
             let table = Table::new();
             spawn_vital(table.clone().keep_swept());
             let tools = Tools { table: table.clone(), acceptor: acceptor().clone(), reports: sender };
