@@ -82,7 +82,7 @@ END
 serve() {
     starts=0
     tries=0
-    until "$RINGPOST" status --config "$WORK/$1.toml" 2>/dev/null | head -n 1 | grep -Eq ': (ready|degraded)'; do
+    until "$RINGPOST" status --config "$WORK/$1.toml" 2>/dev/null | head -n 1 | grep -Eq '^(READY|DEGRADED)'; do
         if [ -z "$server" ] || ! kill -0 "$server" 2>/dev/null; then
             # The sockets of a killed server go a moment after it, so the first start may find the address in use.
             starts=$((starts + 1))

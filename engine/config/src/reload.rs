@@ -317,13 +317,14 @@ mod tests {
     fn the_key_in_a_zone_is_in_no_path() {
         let key = "abcdefghijklmnopqrstuvwxyz";
         let list = |key: &str, weight| format!("{{ zone = '{key}.zen.dq.example.net', weight = {weight} }}");
-        let screen = |lists: &[String]| format!("screen.list = [{}]", lists.join(", "));
+        let screen = |lists: &[&str]| format!("screen.list = [{}]", lists.join(", "));
         let (one, other) = (list(key, 1), list(&key.to_uppercase().replace('A', "b"), 1));
+        let (one, other) = (one.as_str(), other.as_str());
         let path = "screen.list[***.zen.dq.example.net]";
-        check("", &screen(std::slice::from_ref(&one)), &[path], &[]);
-        check(&screen(&[one.clone()]), &screen(&[list(key, 2)]), &[&format!("{path}.weight")], &[]);
-        check(&screen(&[one.clone()]), &screen(&[other.clone()]), &[&format!("{path}.zone")], &[]);
-        check(&screen(&[one.clone()]), &screen(&[one.clone(), other.clone()]), &["screen.list[1]"], &[]);
+        check("", &screen(&[one]), &[path], &[]);
+        check(&screen(&[one]), &screen(&[&list(key, 2)]), &[&format!("{path}.weight")], &[]);
+        check(&screen(&[one]), &screen(&[other]), &[&format!("{path}.zone")], &[]);
+        check(&screen(&[one]), &screen(&[one, other]), &["screen.list[1]"], &[]);
         let both = parse(&screen(&[one, other]));
         let shown: Vec<_> = both.values().into_iter().filter(|(path, _)| path.starts_with("screen.list")).collect();
         assert_eq!(shown.len(), 6, "{shown:?}");

@@ -269,7 +269,10 @@ where
 {
     let Change { ticket, subject, told, patience } = change;
     let noting = Noting { ticket: ticket.clone(), subject, unnoted: true };
-    let result = begin(shared, &shared.permits.changes, patience, order, move |result: &Result<T, Refusal>| noting.end(result, told)).await;
+    let result = begin(shared, &shared.permits.changes, patience, order, move |result: &Result<T, Refusal>| {
+        noting.end(result, told)
+    })
+    .await;
     // It is under way, and will be noted when it is done; the answer does not say what came of it.
     ticket.waive();
     result

@@ -6,7 +6,9 @@
 use crate::access::{Peer, Role};
 use crate::api::{MessageView, PAGE_DEFAULT, QueueOrder, QueueOrdered, QueueQuery, QueueVerification};
 use crate::control::{MessageContent, Refusal};
-use crate::orders::{Change, PATIENCE, Ticket, Told, answer, carry_out, change, forbid, order as read_order, refuse, value};
+use crate::orders::{
+    Change, PATIENCE, Ticket, Told, answer, carry_out, change, forbid, order as read_order, refuse, value,
+};
 use crate::route::Takes;
 use crate::routes::Shared;
 use crate::stream;
@@ -28,7 +30,11 @@ pub(crate) async fn status(State(shared): State<Arc<Shared>>, Extension(peer): E
     answer(carry_out(&shared, &peer, |control| control.queue_status(None)).await)
 }
 
-pub(crate) async fn page(State(shared): State<Arc<Shared>>, Extension(peer): Extension<Peer>, RawQuery(query): RawQuery) -> Response {
+pub(crate) async fn page(
+    State(shared): State<Arc<Shared>>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+) -> Response {
     let mut query = match QueueQuery::parse(&query.unwrap_or_default()) {
         Ok(query) => query,
         Err(message) => return refuse(&Refusal::invalid(message)),

@@ -198,10 +198,7 @@ fn sources(shards: usize, reasons: &'static [&'static str], control: Arc<Fake>) 
         process: Arc::new(Vec::new),
         vitals: Arc::new(move || vec![Vital::default(); shards]),
         situation: Arc::new(Situation::default),
-        identity: Identity {
-            config_file: None,
-            cpus: (4..4 + shards).collect(),
-        },
+        identity: Identity { config_file: None, cpus: (4..4 + shards).collect() },
         version: "0.1.0",
         started: Instant::now(),
         control,

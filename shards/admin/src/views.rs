@@ -60,7 +60,11 @@ pub(crate) async fn bans(State(shared): State<Arc<Shared>>, Extension(peer): Ext
     answer(carry_out(&shared, &peer, |control| control.bans()).await)
 }
 
-pub(crate) async fn sessions(State(shared): State<Arc<Shared>>, Extension(peer): Extension<Peer>, RawQuery(query): RawQuery) -> Response {
+pub(crate) async fn sessions(
+    State(shared): State<Arc<Shared>>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+) -> Response {
     let mut query = match SessionQuery::parse(&query.unwrap_or_default()) {
         Ok(query) => query,
         Err(message) => return refuse(&Refusal::invalid(message)),
@@ -69,7 +73,11 @@ pub(crate) async fn sessions(State(shared): State<Arc<Shared>>, Extension(peer):
     answer(carry_out(&shared, &peer, move |control| control.sessions(query)).await)
 }
 
-pub(crate) async fn explain(State(shared): State<Arc<Shared>>, Extension(peer): Extension<Peer>, Path(id): Path<String>) -> Response {
+pub(crate) async fn explain(
+    State(shared): State<Arc<Shared>>,
+    Extension(peer): Extension<Peer>,
+    Path(id): Path<String>,
+) -> Response {
     // As ids are printed, whatever the case they were typed in.
     let session = id.parse::<SessionId>().map(|id| id.to_string());
     match session.or_else(|_| id.parse::<SpoolId>().map(|id| id.to_string())) {
@@ -98,7 +106,11 @@ pub(crate) async fn audit(State(shared): State<Arc<Shared>>, RawQuery(query): Ra
     }
 }
 
-pub(crate) async fn profile(State(shared): State<Arc<Shared>>, Extension(peer): Extension<Peer>, RawQuery(query): RawQuery) -> Response {
+pub(crate) async fn profile(
+    State(shared): State<Arc<Shared>>,
+    Extension(peer): Extension<Peer>,
+    RawQuery(query): RawQuery,
+) -> Response {
     let ProfileQuery { shard, duration, format } = match ProfileQuery::parse(&query.unwrap_or_default()) {
         Ok(query) => query,
         Err(message) => return refuse(&Refusal::invalid(message)),

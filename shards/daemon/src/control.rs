@@ -85,7 +85,9 @@ fn stopping() -> Refusal {
 }
 
 fn starting() -> Refusal {
-    Refusal::unavailable("the server is starting: it reads its spools back, which may take long after a crash; try again")
+    Refusal::unavailable(
+        "the server is starting: it reads its spools back, which may take long after a crash; try again",
+    )
 }
 
 fn answered_by<'a, T: Send + 'static>(

@@ -22,7 +22,7 @@ use crate::lifecycle::{PhaseTook, Voice};
 use crate::orders::{Order, Orders};
 use crate::plan::Core;
 use memory::{Change, Finding, Memory};
-use readings::{Instruments, unix_seconds};
+use readings::{Instruments, Told, unix_seconds};
 use ringpost_admin::api::{CanaryView, ProbeView};
 use ringpost_admin::{Situation, Vital, standing};
 use ringpost_base::{Now, ShardId, Tick};
@@ -79,8 +79,6 @@ struct Picture {
     probes: Vec<ProbeView>,
     stalled: Vec<(ShardId, Duration)>,
     certificates: Vec<CertificateEnd>,
-    canary: Option<CanaryView>,
-    upgrades_failed: u64,
 }
 
 /// What the main thread makes of it.
@@ -154,8 +152,6 @@ impl Health {
                 probes: known.memory.views(),
                 stalled: stalled.clone(),
                 certificates: source.certificates.clone(),
-                canary: known.canary.clone(),
-                upgrades_failed: known.upgrades_failed,
             });
             (verdict(&known.memory, !stalled.is_empty()), changes)
         });
@@ -188,7 +184,7 @@ impl Health {
         let (probes, process, situation) = (self.clone(), self.clone(), self);
         Observed {
             probes: Arc::new(move || probes.picture().probes.clone()),
-            process: Arc::new(move || instruments.read(process.standing(), &process.picture())),
+            process: Arc::new(move || instruments.read(&process.told())),
             vitals: Arc::new(move || pulses.iter().map(vital).collect()),
             situation: Arc::new(move || situation.situation()),
         }
@@ -196,6 +192,16 @@ impl Health {
 
     fn picture(&self) -> Arc<Picture> {
         self.known(|known| known.picture.clone())
+    }
+
+    fn told(&self) -> Told {
+        let state = self.standing();
+        self.known(|known| Told {
+            state,
+            picture: known.picture.clone(),
+            canary: known.canary.clone(),
+            upgrades_failed: known.upgrades_failed,
+        })
     }
 
     /// The state as it is told: both phases of the stop are one.

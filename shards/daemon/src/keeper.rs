@@ -144,6 +144,7 @@ impl Keeper {
 
     fn run(mut self) {
         self.standing.watches = self.watches();
+        self.standing.before.note(&self.blocks);
         self.mirror();
         let mut last_round = Instant::now();
         let mut next = None;

@@ -122,7 +122,11 @@ fn complete(server: &mut Server, took: PhaseTook) {
 /// Where a subsystem's start is in the order, and how long it may take.
 type Place = (StartPhase, u8, Option<Duration>);
 
-fn part(name: &'static str, (phase, priority, deadline): Place, start: fn(&mut Server) -> Result<()>) -> Subsystem<Server> {
+fn part(
+    name: &'static str,
+    (phase, priority, deadline): Place,
+    start: fn(&mut Server) -> Result<()>,
+) -> Subsystem<Server> {
     Subsystem { name, phase, priority, deadline, start, stops: Vec::new() }
 }
 
@@ -165,7 +169,11 @@ fn subsystems() -> Vec<Subsystem<Server>> {
         part("bans", (Storage, 2, Some(LONG)), storage::bans),
         part("greylist", (Storage, 3, Some(LONG)), storage::greylist),
         // Reading a spool back takes as long as it takes.
-        part("spools", (Storage, 4, None), storage::spools).stopped_by(StopPhase::Close, |_| CLOSE, storage::stop_spools),
+        part("spools", (Storage, 4, None), storage::spools).stopped_by(
+            StopPhase::Close,
+            |_| CLOSE,
+            storage::stop_spools,
+        ),
         part("keeper", (Services, 0, Some(SHORT)), serving::keeper).closed_by(serving::stop_keeper),
         part("watchdog", (Services, 1, Some(SHORT)), serving::watchdog).closed_by(serving::stop_watchdog),
         part("listeners", (Servers, 0, Some(SHORT)), shards::listen),

@@ -24,12 +24,14 @@ use ringpost_runtime::local::Bell;
 use ringpost_runtime::{Inbox, MeshSeat, Pace, Shard, entropy, sleep, spawn_vital, tick};
 use ringpost_serve::{ListenerRules, Mx, MxSetup, Owners, OwnersSetup, Question, Rules, Timeouts, Verdict};
 use ringpost_smtp::Protocol;
-use ringpost_store::{Budget, FilesThread, JobDone, Opened, Orphans, Setup as StoreSetup, SpaceLimits, Store, TakeOver, open};
+use ringpost_store::{
+    Budget, FilesThread, JobDone, Opened, Orphans, Setup as StoreSetup, SpaceLimits, Store, TakeOver, open,
+};
+use ringpost_telemetry::{Telemetry, Tracer};
 use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
-use ringpost_telemetry::{Telemetry, Tracer};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -83,7 +85,11 @@ impl Ending {
 
     /// A shard begins to take spools over, or is done with it.
     pub(crate) fn count_moving(&self, begins: bool) {
-        if begins { self.moving.fetch_add(1, Ordering::AcqRel) } else { self.moving.fetch_sub(1, Ordering::AcqRel) };
+        if begins {
+            self.moving.fetch_add(1, Ordering::AcqRel)
+        } else {
+            self.moving.fetch_sub(1, Ordering::AcqRel)
+        };
     }
 
     /// Whether spools are being taken over.
@@ -194,7 +200,7 @@ pub(crate) async fn run(shard: Shard, equipment: Equipment) {
         finish_by_themselves(&taking.table, deadline).await;
     }
     drain(&taking.table, deadline).await;
-    deliver_rest(&block, ending.queue_for()).await;
+    deliver_rest(&block, &ending).await;
     end_attempts(&taking.runner, deadline).await;
     persist_all(&taking.store).await;
     send_greylist(&taking.owners, &keeper);
@@ -214,7 +220,8 @@ struct Rest {
 /// Opens the spool and makes everything that serves and delivers.
 async fn make(shard: Shard, equipment: Equipment) -> Result<(Taking, Seat, Rest), String> {
     let Shard { id, block, seat } = shard;
-    let Equipment { core, shards, publisher, state_dir, directory, orphans, sockets, rudders, keeper, ending, .. } = equipment;
+    let Equipment { core, shards, publisher, state_dir, directory, orphans, sockets, rudders, keeper, ending, .. } =
+        equipment;
     let in_force = publisher.current();
     let config = &in_force.source.config;
     let routes = Rc::new(routes(config));
@@ -384,7 +391,13 @@ struct Taking {
 
 impl Taking {
     /// Starts the tasks that live as long as the shard.
-    fn begin(&self, inbox: Inbox<JobDone>, orders: Inbox<Order>, keeper: Sender<Request>, (moving, ending): (&Moving, &Arc<Ending>)) {
+    fn begin(
+        &self,
+        inbox: Inbox<JobDone>,
+        orders: Inbox<Order>,
+        keeper: Sender<Request>,
+        (moving, ending): (&Moving, &Arc<Ending>),
+    ) {
         spawn_vital(self.runner.clone().run());
         spawn_vital(self.runner.clone().collect(inbox));
         spawn_vital(self.store.clone().persist_old(KEPT_MAX));
@@ -700,12 +713,13 @@ async fn drain(table: &Rc<Table>, deadline: Deadline) {
 }
 
 /// Goes on delivering until nothing is left that would be tried, or the time is over.
-async fn deliver_rest(block: &Block, within: Duration) {
-    let end = tick().deadline(within);
+async fn deliver_rest(block: &Block, ending: &Ending) {
+    let since = tick();
     loop {
         let waiting = block.gauge(Gauge::QueueMessages);
         let kept = block.gauge(Gauge::QueueHeld) + block.gauge(Gauge::QueueDead);
-        if waiting <= kept || end.passed(tick()) {
+        // An operator may lose patience.
+        if waiting <= kept || tick().since(since) >= ending.queue_for() {
             return;
         }
         sleep(LOOK).await;

@@ -7,7 +7,7 @@ use glommio::io::PollableFd;
 use ringpost_metrics::{Block, Counter};
 use ringpost_runtime::Pace;
 use socket2::Socket;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 use std::{io, rc::Rc, sync::Arc};
@@ -51,6 +51,13 @@ pub async fn serve(
             tracing::warn!(%error, "new connections can't be shut out: some may be reset");
         }
         ringpost_runtime::sleep(LAST_CALL).await;
+        // The kernel still holds a socket for which it was asked to wait, after its descriptor is closed. It must be gone
+        // before the sinks are, or clients would come to it again.
+        if member.is_some()
+            && let Err(error) = listener.get_ref().shutdown(Shutdown::Both)
+        {
+            tracing::debug!(%error, %address, "a listening socket can't be shut down");
+        }
     };
     // What has come goes to a session in the same turn: when this is given up, no connection is on its way.
     futures_lite::future::or(accept(&listener, address, &table, &block, session), stop).await;

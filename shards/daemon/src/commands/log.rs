@@ -38,7 +38,11 @@ fn changed(mut levels: LogLevelsView, options: &LogSetOptions) -> LogLevelsView 
 }
 
 fn report(levels: &LogLevelsView) -> String {
-    let whose = if levels.config { "as the config says" } else { "until a restart, a reload that changes the levels of the config, or `ringpost log reset`" };
+    let whose = if levels.config {
+        "as the config says"
+    } else {
+        "until a restart, a reload that changes the levels of the config, or `ringpost log reset`"
+    };
     let rows: Vec<_> =
         levels.modules.iter().map(|(module, level)| vec![format!("  {}", plain(module)), plain(level)]).collect();
     let modules = draw(&[("", Side::Left), ("", Side::Left)], &rows);

@@ -2,6 +2,7 @@
 
 use super::Picture;
 use crate::lifecycle::PhaseTook;
+use ringpost_admin::api::CanaryView;
 use ringpost_control::Phase;
 use ringpost_metrics::{ProcessGauge, ProcessReading};
 use ringpost_runtime::Pulse;
@@ -15,7 +16,15 @@ const STATES: [Phase; 4] = [Phase::Starting, Phase::Ready, Phase::Degraded, Phas
 /// The states of a canary, as `CanaryView` has them.
 const CANARY_STATES: [&str; 4] = ["running", "kept", "taken back", "stopped"];
 
-/// Where the readings come from that are not of a picture.
+/// What the readings are made of.
+pub(super) struct Told {
+    pub(super) state: Phase,
+    pub(super) picture: Arc<Picture>,
+    pub(super) canary: Option<CanaryView>,
+    pub(super) upgrades_failed: u64,
+}
+
+/// Where
 pub(super) struct Instruments {
     pub(super) phases: Arc<Mutex<Vec<PhaseTook>>>,
     pub(super) pulses: Vec<Arc<Pulse>>,
@@ -31,14 +40,14 @@ pub(super) fn unix_seconds(since: Instant) -> f64 {
 }
 
 impl Instruments {
-    pub(super) fn read(&self, state: Phase, picture: &Picture) -> Vec<ProcessReading> {
+    pub(super) fn read(&self, told: &Told) -> Vec<ProcessReading> {
         let mut readings = vec![
             ProcessReading::labelled(ProcessGauge::BuildInfo, env!("CARGO_PKG_VERSION"), 1.0),
             ProcessReading::new(ProcessGauge::StartTime, self.started),
         ];
         self.of_the_start(&mut readings);
-        self.of_shards(picture, &mut readings);
-        of_health(state, picture, &mut readings);
+        self.of_shards(&told.picture, &mut readings);
+        of_health(told, &mut readings);
         if let Some(telemetry) = &self.telemetry {
             let (exported, dropped) = telemetry.readings();
             for (row, value) in [(ProcessGauge::SpansExported, exported), (ProcessGauge::SpansDropped, dropped)] {
@@ -69,9 +78,10 @@ impl Instruments {
     }
 }
 
-fn of_health(state: Phase, picture: &Picture, readings: &mut Vec<ProcessReading>) {
+fn of_health(told: &Told, readings: &mut Vec<ProcessReading>) {
+    let Told { state, picture, canary, upgrades_failed } = told;
     for one in STATES {
-        let value = f64::from(u8::from(one == state));
+        let value = f64::from(u8::from(one == *state));
         readings.push(ProcessReading::labelled(ProcessGauge::State, one.name(), value));
     }
     for probe in &picture.probes {
@@ -82,11 +92,11 @@ fn of_health(state: Phase, picture: &Picture, readings: &mut Vec<ProcessReading>
         let seconds = end.expires.unix_seconds() as f64;
         readings.push(ProcessReading::labelled(ProcessGauge::CertificateExpiry, end.file.as_str(), seconds));
     }
-    if let Some(canary) = &picture.canary {
+    if let Some(canary) = canary {
         for one in CANARY_STATES {
             let (label, value) = (one.replace(' ', "_"), f64::from(u8::from(one == canary.state)));
             readings.push(ProcessReading::labelled(ProcessGauge::CanaryState, label, value));
         }
     }
-    readings.push(ProcessReading::labelled(ProcessGauge::UpgradesTotal, "failed", picture.upgrades_failed as f64));
+    readings.push(ProcessReading::labelled(ProcessGauge::UpgradesTotal, "failed", *upgrades_failed as f64));
 }

@@ -129,7 +129,7 @@ impl Keeper {
             at_start: Sides::read(shard, &self.blocks),
             before,
         };
-        tracing::info!(core = order.core, shard = %shard, epoch, span = %order.for_, ?changed, ?held, "canary begins");
+        tracing::info!(core = order.core, epoch, span = %order.for_, ?changed, ?held, "canary begins");
         self.health.canary(trial.view(RUNNING, None, &self.blocks));
         self.standing.trial = Some(trial);
         let mut warnings: Vec<String> =

@@ -112,6 +112,9 @@ fn succeed(server: &mut Server) -> Result<()> {
         shards.ending.owned();
     }
     server.ground()?.state()?.claim()?;
+    if let Some(admin) = server.storage().admin.as_mut() {
+        admin.own();
+    }
     // It fails only when the keeper is gone, which its own log line tells.
     let _ = server.rules()?.keeper.send(Request::Pause(false, tokio::sync::oneshot::channel().0));
     let (sender, bequests) = unbounded();

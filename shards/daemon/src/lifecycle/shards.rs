@@ -25,6 +25,9 @@ const STORAGE_NEWS: Duration = Duration::from_secs(10);
 /// on without an answer then.
 const MESH_CAPACITY: usize = 1024;
 
+/// How often the wait for the shards looks about.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// What the service manager is asked to wait for, again and again, while the server drains.
 const PATIENCE_ASKED: Duration = Duration::from_secs(20);
 
@@ -185,13 +188,21 @@ pub(crate) fn listen(server: &mut Server) -> Result<()> {
 
 /// Waits for the shards to end by themselves.
 pub(crate) fn wait_departed(server: &mut Server, within: Duration) -> Result<()> {
+    let signals = server.ground()?.signals.clone();
     let Some(shards) = server.storage().shards.as_ref() else { return Ok(()) };
     let deadline = Instant::now() + within;
-    let mut left = shards.threads.len();
+    let (mut left, mut told) = (shards.threads.len(), None::<Instant>);
     while left > 0 && Instant::now() < deadline {
+        if signals.try_iter().any(|signal| matches!(signal, Signal::Stop(_))) && !shards.ending.queue_for().is_zero() {
+            tracing::info!("told to stop: what is queued is left to the next start");
+            shards.ending.deliver_for(Duration::ZERO);
+        }
         // A service manager that has told the server to stop waits no longer than it hears of it.
-        notify::still_stopping(PATIENCE_ASKED);
-        let next = deadline.min(Instant::now() + PATIENCE_ASKED / 4);
+        if told.is_none_or(|told| told.elapsed() >= PATIENCE_ASKED / 4) {
+            notify::still_stopping(PATIENCE_ASKED);
+            told = Some(Instant::now());
+        }
+        let next = deadline.min(Instant::now() + LOOK);
         match shards.ended.recv_deadline(next) {
             Ok(_) => left -= 1,
             Err(error) if error.is_timeout() => {}
@@ -220,4 +231,3 @@ pub(crate) fn join(server: &mut Server, within: Duration) -> Result<()> {
     results.into_iter().collect::<Result<Vec<()>, _>>()?;
     Ok(())
 }
-

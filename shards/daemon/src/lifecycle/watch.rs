@@ -1,7 +1,7 @@
 //! The main thread while the server serves: it watches health, does what it is asked for, and sees when it is over.
 
-use super::serving;
 use super::server::Server;
+use super::serving;
 use crate::keeper::Request;
 use crate::main_requests::{Answer, MainRequest};
 use crate::orders::Order;

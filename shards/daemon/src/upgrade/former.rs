@@ -88,7 +88,10 @@ pub(crate) fn begin(
     let work = move || {
         let since = Instant::now();
         let answer = asked.lock().unwrap_or_else(PoisonError::into_inner).take();
-        match hand_over(&parts, &binary, &watched) {
+        let outcome = hand_over(&parts, &binary, &watched);
+        // What the new process has is held by nobody else here, so that what is closed is closed.
+        drop(parts);
+        match outcome {
             Ok((line, newborn, version)) => {
                 let took_ms = since.elapsed().as_millis() as u64;
                 let upgraded = api::Upgraded { process: newborn.process(), version, took_ms };
@@ -137,7 +140,11 @@ fn hand_over(parts: &Parts, binary: &PathBuf, watched: &Mutex<Watched>) -> Resul
         Ok(version) => Ok((line, newborn, version)),
         Err(error) => {
             // One that gives up by itself ends; another one may hang, and must not find out that it is alone.
-            if format!("{error:#}").starts_with(GIVES_UP) { newborn.end() } else { newborn.kill() }
+            if format!("{error:#}").starts_with(GIVES_UP) {
+                newborn.end()
+            } else {
+                newborn.kill()
+            }
             drop(line);
             Err(error)
         }

@@ -162,7 +162,10 @@ impl Predecessor {
         let configured = Path::new(&config.server.state_dir).canonicalize();
         if !configured.as_ref().is_ok_and(|own| *own == state_dir) {
             let running = state_dir.display();
-            bail!("server.state_dir is {}, the running server's is {running}: restart instead", config.server.state_dir);
+            bail!(
+                "server.state_dir is {}, the running server's is {running}: restart instead",
+                config.server.state_dir
+            );
         }
         let mut inheritance = Inheritance { kept_open, ..Inheritance::default() };
         loop {
@@ -209,7 +212,8 @@ impl Predecessor {
     fn is_gone(&self, patience: Option<Timespec>) -> bool {
         let Some(process) = self.process.get() else { return false };
         // A process that was ended is told by its handle becoming readable.
-        retry_on_intr(|| poll(&mut [PollFd::new(process, PollFlags::IN)], patience.as_ref())).is_ok_and(|ready| ready > 0)
+        retry_on_intr(|| poll(&mut [PollFd::new(process, PollFlags::IN)], patience.as_ref()))
+            .is_ok_and(|ready| ready > 0)
     }
 
     /// Says that this process gives up.

@@ -3,14 +3,16 @@
 //!
 //! Connections are steered by the client's address, so each core has clients of its own here.
 
+use crate::support::hop::{Answer, Manner, Moment};
 use crate::support::net::client_address;
-use crate::support::server::Server;
+use crate::support::server::{Home, Server};
 use crate::support::settings::Settings;
 use crate::support::smtp::Client;
 use crate::support::text::{lines, message};
 use crate::support::wait_until;
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -52,13 +54,15 @@ struct Pair {
     sources: [IpAddr; 2],
     tallies: [Tally; 2],
     size: usize,
-    helo: &'static str,
-    done: AtomicBool,
 }
 
 impl Pair {
     fn start(settings: Settings) -> Self {
-        let server = Server::start(settings);
+        Self::start_at(Home::new(1), settings)
+    }
+
+    fn start_at(home: Home, settings: Settings) -> Self {
+        let server = Server::start_at(home, settings);
         let mut sources = [None, None];
         let opened = || server.metrics().by_shard("ringpost_sessions_opened_total");
         for network in 0..NETWORKS {
@@ -69,8 +73,7 @@ impl Pair {
             sources[shard].get_or_insert(source);
         }
         let sources = sources.map(|source| source.expect("an address of each core"));
-        let (tallies, done) = (Default::default(), AtomicBool::new(false));
-        Self { server, sources, tallies, size: 10, helo: "client.example.org", done }
+        Self { server, sources, tallies: Default::default(), size: 10 }
     }
 
     fn client(&self, shard: usize) -> Client {
@@ -126,16 +129,13 @@ impl Pair {
     }
 
     /// Clients of both cores, one after the other, for as long as the work takes.
-    fn with_traffic<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T
-    where
-        T: Send,
-    {
+    fn with_traffic<T>(&mut self, work: impl FnOnce(&mut Self) -> T) -> T {
         let (smtp, sources) = (self.server.smtp(), self.sources);
         let (tallies, done) = (std::mem::take(&mut self.tallies), AtomicBool::new(false));
-        let (size, helo) = (self.size, self.helo);
+        let size = self.size;
         let outcome = std::thread::scope(|scope| {
             for (source, tally) in sources.iter().zip(&tallies) {
-                spawn_clients(scope, Visit { source: *source, smtp, size, helo }, tally, &done);
+                spawn_clients(scope, Visit { source: *source, smtp, size }, tally, &done);
             }
             let _end = End(&done);
             wait_until("both cores have clients", || tallies.iter().all(|tally| tally.accepted.load(Relaxed) > 0));
@@ -174,7 +174,6 @@ struct Visit {
     source: IpAddr,
     smtp: SocketAddr,
     size: usize,
-    helo: &'static str,
 }
 
 fn spawn_clients<'scope>(
@@ -200,9 +199,7 @@ fn spawn_clients<'scope>(
 impl Visit {
     /// Sends a message; a refusal as its text. The connection must end in order whatever is said.
     fn come(self) -> Result<(), String> {
-        let mut client = Client::connect_from(self.source, self.smtp);
-        client.expect(220);
-        client.say(&format!("EHLO {}", self.helo), 250);
+        let mut client = Client::hello_from(self.source, self.smtp);
         let content = message("visit", &lines(1, self.size));
         let mut outcome = Ok(());
         for line in ["MAIL FROM:<a@example.org>", "RCPT TO:<alice@example.com>", "DATA"] {
@@ -341,14 +338,20 @@ fn check_put_off(mut pair: Pair, change: impl FnOnce(Settings) -> Settings) -> P
 
 #[test]
 fn a_config_that_makes_replies_slow_is_taken_back() {
-    let mut pair = Pair::start(settings());
-    // No name of a host, which is held against it by the new config alone.
-    pair.helo = "localhost";
+    let slow = Manner::default().start(|moment| {
+        if matches!(moment, Moment::End) {
+            sleep(Duration::from_millis(400));
+        }
+        Answer::Usual
+    });
+    let hosts = format!("hosts = [\"{}\"]", slow.address);
+    let pair = Pair::start(settings().target("slow", "smtp", &[&hosts]));
+    // The client waits for the next hop with the new config alone.
     let change = |settings: Settings| {
-        let settings = settings.set("screen", "weight_helo_malformed = 5").set("screen", "score_tarpit = 5");
-        settings.set("screen", "tarpit_delay = \"400ms\"")
+        settings.without_domains().domain_to("example.com", "\"slow\"", &["durability = \"next-hop\""])
     };
     check_taken_back(pair, change, "95 of 100 replies within ");
+    assert!(slow.count() > 0);
 }
 
 #[test]
@@ -446,16 +449,40 @@ fn what_can_not_be_tried_on_one_core_is_named() {
     for _ in 0..3 {
         pair.check_serves_again();
     }
-    let told = pair.begin_again("1m", plain);
-    assert!(told.contains("already"), "{told}");
 }
 
-impl Pair {
-    /// A canary beside one that runs; gives what is said to it.
-    fn begin_again(&mut self, span: &str, change: impl FnOnce(Settings) -> Settings) -> String {
-        let core = self.core();
-        self.server.reconfigure(change);
-        self.server.tell(&["reload", "--canary", &core, "--for", span]).err
+/// By which config they would be, is not known before it has ended; then they are, also those of before.
+#[test]
+fn files_that_change_meanwhile_are_taken_up_when_it_has_ended() {
+    let home = Home::new(1);
+    let file = home.path().join("recipients");
+    fs::write(&file, "alice\n").expect("written");
+    let recipients = format!("{{ file = \"{}\" }}", file.display());
+    let settings = Settings::default().cores(2).domain("example.com", &recipients, "mail/{domain}/{local}");
+    let mut pair = Pair::start_at(home, settings);
+    let knows_bob = |pair: &Pair, shard: usize| {
+        let mut client = pair.client(shard);
+        client.say("MAIL FROM:<a@example.org>", 250);
+        client.ask("RCPT TO:<bob@example.com>").code == 250
+    };
+    for (span, ends) in [("4s", "kept"), ("10m", "stopped")] {
+        fs::write(&file, "alice\n").expect("written");
+        wait_until("bob is unknown", || (0..2).all(|shard| !knows_bob(&pair, shard)));
+        let size = if ends == "kept" { "1MiB" } else { "2MiB" };
+        pair.begin(span, |settings| settings.set("limits", &format!("message_size = \"{size}\"")));
+        fs::write(&file, "alice\nbob\n").expect("written");
+        if ends == "stopped" {
+            // More than it takes to notice a file.
+            sleep(Duration::from_secs(3));
+        }
+        while pair.canary()["state"] == "running" {
+            assert!(!knows_bob(&pair, CANARY) && !knows_bob(&pair, OTHER) || pair.canary()["state"] != "running");
+            if ends == "stopped" {
+                pair.server.tell(&["canary", "stop"]).ok();
+            }
+        }
+        pair.wait_for_state(ends);
+        wait_until("bob is known", || (0..2).all(|shard| knows_bob(&pair, shard)));
     }
 }
 
@@ -464,7 +491,7 @@ impl Pair {
 fn a_lone_core_is_compared_with_the_time_before() {
     let settings = Settings::default().domain("example.com", "\"any\"", "mail/{domain}/{local}");
     let mut server = Server::start(settings.set("canary", "messages_min = 10"));
-    let visit = Visit { source: client_address(0, 1), smtp: server.smtp(), size: 10, helo: "client.example.org" };
+    let visit = Visit { source: client_address(0, 1), smtp: server.smtp(), size: 10 };
     let json = |server: &Server, arguments: &[&str]| -> Value {
         serde_json::from_str(&server.tell(arguments).ok().out).expect("JSON")
     };

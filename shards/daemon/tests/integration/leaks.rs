@@ -142,7 +142,9 @@ fn settings() -> Settings {
 fn not_zero(server: &Server) -> Vec<(String, u64)> {
     let (text, metrics) = (server.get("/metrics").1, server.metrics());
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.strip_suffix(" gauge"));
-    let names: Vec<&str> = types.filter(|name| !LASTING.contains(name)).collect();
+    // What is of the process, and not of a shard, tells of no session.
+    let of_shards = |name: &&str| text.lines().any(|line| line.starts_with(&format!("{name}{{shard=")));
+    let names: Vec<&str> = types.filter(|name| !LASTING.contains(name)).filter(of_shards).collect();
     assert!(names.len() > 10, "where are the gauges? {names:?}");
     let values = names.into_iter().map(|name| (name.to_owned(), metrics.total(name)));
     values.filter(|(_, value)| *value > 0).collect()

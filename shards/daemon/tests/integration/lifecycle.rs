@@ -131,6 +131,22 @@ fn a_drain_delivers_what_waits_before_the_end() {
     assert_eq!(server.log().last().expect("lines")["delivered"], 3);
 }
 
+/// An operator who loses patience with it stops it as any other.
+#[test]
+fn a_drain_that_waits_for_its_queue_is_ended_by_a_signal() {
+    let hop = Hop::obliging();
+    hop.change(|moment| if matches!(moment, Moment::Mail) { Answer::Say("451 4.3.0 not now") } else { Answer::Usual });
+    let hosts = format!("hosts = [\"{}\"]", hop.address);
+    let settings = hasty().target("hop", "smtp", &[&hosts, "breaker_failures = 0"]);
+    let mut server = Server::start(settings.domain_to("example.com", "\"hop\"", &[]));
+    Client::hello(server.smtp()).deliver("a@example.org", &["b@example.com"], &message("waits", "x\r\n"));
+    server.tell(&["drain", "--queue", "1h"]).ok();
+    wait_until_refused(server.smtp());
+    server.signal(Signal::TERM);
+    assert!(server.wait().success());
+    assert_eq!(server.log().last().expect("lines")["delivered"], 0);
+}
+
 #[test]
 fn sigterm_tells_idle_sessions_and_ends() {
     for signal in [Signal::TERM, Signal::INT] {

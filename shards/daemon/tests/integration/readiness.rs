@@ -128,9 +128,9 @@ fn the_dns_is_watched_where_it_is_needed() {
     let settings = Settings::default().set("dns", &unbound.servers()).set("dns", "timeout = \"200ms\"");
     let mut watched = Watched::start(settings);
     assert_eq!(watched.probe("dns"), None, "nothing needs it");
-    watched
-        .server
-        .reconfigure(|settings| settings.set("screen", "weight_rdns_missing = 100").set("screen", "score_reject = 100"));
+    watched.server.reconfigure(|settings| {
+        settings.set("screen", "weight_rdns_missing = 100").set("screen", "score_reject = 100")
+    });
     watched.server.tell(&["reload"]).ok();
     wait_until("it is watched", || watched.probe("dns").is_some_and(|probe| probe["ok"] == true));
     drop(unbound);

@@ -502,20 +502,23 @@ fn upgrade() {
     play.stage.edit(|_| settings().cores(2));
     play.run(&["/var/backups/ringpost", "ringpost 0."]);
     play.run(&[]);
-    let processes: Vec<String> = (0..2)
-        .map(|_| {
-            let before = play.stage.main_process();
-            play.run(&[]);
-            let after = play.stage.main_process();
-            assert_ne!(before, after);
-            after
-        })
-        .collect();
+    let alone = |stage: &Stage| stage.inside(&["pgrep", "-cx", "ringpost"]).out.trim() == "1";
+    let first = play.stage.main_process();
+    play.run(&[]);
+    let second = play.stage.main_process();
+    assert_ne!(first, second);
+    wait_until("the former process has ended", || alone(&play.stage));
+    play.run(&[&second]);
+    play.run(&[]);
+    let third = play.stage.main_process();
+    assert_ne!(second, third);
+    wait_until("the former process has ended", || alone(&play.stage));
     let acked = load.acked.clone();
     let report = load.stop();
     assert!(refusals(&report).is_empty(), "{report}");
     play.run(&[]);
-    assert_ne!(play.stage.main_process(), processes[1]);
+    assert_ne!(play.stage.main_process(), third);
+    play.edit();
     play.run(&["runs on core 0 alone"]);
     play.run(&["stopped"]);
     play.run(&["READY", "Active: active (running)"]);

@@ -70,7 +70,7 @@ impl Member {
             state.sinks.clear();
             state.fillings.clear();
         }
-        state.done = Some(done.as_ref().map(|()| ()).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)));
+        state.done = Some(done.as_ref().copied().map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)));
         done
     }
 }

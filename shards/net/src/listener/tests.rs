@@ -183,7 +183,7 @@ fn sockets_that_are_not_for_an_address_are_refused() {
 }
 
 /// How long a client that was shut out waits for an answer in vain.
-const SHUT_OUT: Duration = Duration::from_millis(60);
+const SHUT_OUT: Duration = Duration::from_millis(30);
 
 /// What becomes of clients now; nothing if one is let in.
 fn refusal(to: SocketAddr) -> Option<io::ErrorKind> {

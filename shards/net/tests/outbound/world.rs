@@ -29,7 +29,14 @@ where
 {
     let seat = Board::new(1).seat(ShardId(0)).expect("the first");
     let (ended, _) = crossbeam::channel::unbounded();
-    let plan = Plan { shard: ShardId(0), cpu: cores()[0], block: Arc::new(Block::new()), seat, pulse: ringpost_runtime::Pulse::new(ShardId(0)), ended };
+    let plan = Plan {
+        shard: ShardId(0),
+        cpu: cores()[0],
+        block: Arc::new(Block::new()),
+        seat,
+        pulse: ringpost_runtime::Pulse::new(ShardId(0)),
+        ended,
+    };
     start(plan, move |_: Shard| body()).expect("shard").join().expect("the shard ends in order")
 }
 
