@@ -141,9 +141,11 @@ mod tests {
         vec![Finding::new("disk", reason.map(|reason| Trouble::new(reason, "hint")))]
     }
 
-    /// Looks at moments, each with what is found: whether it counts as failing then, since when, and whether that is news.
+    /// A moment, what is found then, and what counts: whether it fails, since when, and whether that is news.
+    type Look<'a> = (u64, Option<&'a str>, (bool, u64, bool));
+
     #[track_caller]
-    fn check(looks: &[(u64, Option<&str>, (bool, u64, bool))]) {
+    fn check(looks: &[Look<'_>]) {
         let mut memory = Memory::default();
         for (millis, found, (failing, since, news)) in looks {
             let changes = memory.take(disk(*found), at(*millis));

@@ -30,7 +30,7 @@ impl Bystander {
     }
 
     #[track_caller]
-    fn is_served(mut self, server: &Server) {
+    fn must_be_served(mut self, server: &Server) {
         let reply = self.0.content(b"and ended after\r\n");
         assert_eq!(reply.code, 250, "{}", reply.text());
         self.0.deliver("bystander@example.org", &["bystander@example.com"], &message("another", "x\r\n"));
@@ -79,7 +79,7 @@ fn a_panic_in_a_session_ends_that_session() {
         assert!(reply.text().starts_with("421 4.3.0 internal error"), "{}", reply.text());
         client.ended();
     }
-    bystander.is_served(&server);
+    bystander.must_be_served(&server);
     server.wait_for_rest();
     check_counts(&server, TIMES, 0, 0);
     check_log(&server, "session panicked", TIMES);
@@ -101,7 +101,7 @@ fn check_filter(fault: &str) {
     doomed.say("DATA", 554);
     doomed.say("RSET", 250);
     doomed.say("NOOP", 250);
-    bystander.is_served(&server);
+    bystander.must_be_served(&server);
     // Another client in the same session, whose check is sound.
     present(&mut doomed, "192.0.2.7", "sound.example.org");
     doomed.deliver("a@example.org", &["alice@example.com"], &message("sound", "x\r\n"));
@@ -142,7 +142,7 @@ fn a_panic_in_a_delivery_leaves_the_message_in_the_queue() {
     // The other recipient has it, and the attempts that panic are repeated.
     server.maildir("example.com/bob").wait_for(1);
     wait_until("attempts that panic", || server.metrics().total("ringpost_deliveries_panicked_total") >= TIMES);
-    bystander.is_served(&server);
+    bystander.must_be_served(&server);
     let metrics = server.metrics();
     assert_eq!(metrics.total("ringpost_queue_messages"), 1);
     assert_eq!(metrics.total("ringpost_sessions_panicked_total") + metrics.total("ringpost_filters_panicked_total"), 0);
@@ -165,7 +165,7 @@ fn a_shard_that_stalled_goes_on_where_it_was() {
     let mut stalling = Client::connect(server.smtp());
     stalling.expect(220);
     stalling.say(&format!("EHLO {DOOMED}"), 250);
-    bystander.is_served(&server);
+    bystander.must_be_served(&server);
     stalling.deliver("a@example.org", &["alice@example.com"], &message("late", "x\r\n"));
     stalling.quit();
     server.wait_for_rest();

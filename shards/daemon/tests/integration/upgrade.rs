@@ -248,7 +248,7 @@ fn a_former_process_that_is_killed_while_it_finishes_loses_nothing() {
     wait_until("it waits in the new process", || waiting(&server) == 1);
     let acked = running.acked.clone();
     running.stop();
-    let found = eventually(|| Some(look(&[acked.clone()], &server.mail())).filter(|found| found.holds));
+    let found = eventually(|| Some(look(std::slice::from_ref(&acked), &server.mail())).filter(|found| found.holds));
     assert!(found.is_some(), "{}", look(&[acked], &server.mail()).report);
     next.stop();
 }

@@ -312,6 +312,8 @@ fn to_drop_it_is_to_close_it() {
 fn a_connection_that_breaks_says_so() {
     let peer = Peer::start(1, |socket| {
         SockRef::from(&socket).set_linger(Some(Duration::ZERO)).expect("option");
+        // Not before the other side knows that it is connected.
+        (&socket).read_exact(&mut [0]).expect("a byte");
     });
     let endpoint = peer.endpoint();
     let error = on_shard(move || async move {
