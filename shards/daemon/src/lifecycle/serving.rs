@@ -80,8 +80,11 @@ pub(crate) fn stop_watchdog(server: &mut Server, _: Duration) -> Result<()> {
 pub(crate) fn sessions(server: &mut Server) -> Result<()> {
     let (services, state) = (server.services()?.handle(), server.ground()?.state()?);
     server.rules()?.health.begin_survey(&services, state.path().to_owned());
-    // Who is told that it is ready is to find out how it is.
-    server.rules()?.health.look();
+    // Who hears that it serves is to find out how it is.
+    let verdict = server.rules()?.health.look();
+    if verdict.phase != Phase::Ready {
+        tracing::warn!(phase = %verdict.phase, reasons = ?verdict.reasons, "health changed");
+    }
     let predecessor = server.ground()?.predecessor.is_some();
     if predecessor {
         // All that can fail comes before: from then on there is no way back.
@@ -91,7 +94,7 @@ pub(crate) fn sessions(server: &mut Server) -> Result<()> {
         }
     }
     let board = server.voice()?.board.clone();
-    let ready = board.publish_phase(Phase::Ready);
+    let ready = board.publish_phase(verdict.phase);
     if predecessor {
         succeed(server)?;
     }

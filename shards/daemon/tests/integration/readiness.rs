@@ -47,8 +47,8 @@ impl Watched {
         let probe = self.probe(name).expect("it is there");
         assert_eq!((&probe["serves"], &probe["since"].is_string()), (&json!(true), &true), "{probe}");
         assert!(probe["hint"].as_str().is_some_and(|found| found.starts_with(hint)), "{probe}");
-        let (status, body) = self.server.get("/readyz");
-        assert!(status == 200 && body.contains("\"state\":\"degraded\""), "{body}");
+        wait_until("it is degraded", || self.server.get("/readyz").1.contains("\"state\":\"degraded\""));
+        assert_eq!(self.server.get("/readyz").0, 200);
         let metrics = self.server.metrics();
         assert_eq!(metrics.sum("ringpost_probe_failing", &format!("probe=\"{name}\"")), 1);
         for (state, value) in [("starting", 0), ("ready", 0), ("degraded", 1), ("stopping", 0)] {

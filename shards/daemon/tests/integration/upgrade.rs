@@ -113,7 +113,7 @@ fn upgrades_under_load_refuse_nobody_and_lose_nothing() {
         command.args(["--duration", &format!("{seconds}s"), "--acked"]).arg(&file);
         acked.push(file);
         let (finished, next) = std::thread::scope(|scope| {
-            let loading = scope.spawn(|| run(&mut command, ""));
+            let loading = scope.spawn(|| command.output().expect("the load tester"));
             std::thread::sleep(Duration::from_secs(seconds) / 3);
             // A reload before it, which must lose nothing either.
             server.tell(&["reload"]).ok();
@@ -121,7 +121,8 @@ fn upgrades_under_load_refuse_nobody_and_lose_nothing() {
             let next = upgrade(&server);
             (loading.join().expect("the load ran"), next)
         });
-        assert!(finished.status.success(), "round {round}: {}", finished.all());
+        let said = || String::from_utf8_lossy(&[finished.stdout.as_slice(), &finished.stderr].concat()).into_owned();
+        assert!(finished.status.success(), "round {round}: {}", said());
         match current.replace(next) {
             None => wait_for_first(&mut server),
             Some(former) => wait_until("the former process has ended", || !former.lives()),
