@@ -154,6 +154,7 @@ fn announce(server: &mut Server) -> Result<()> {
 pub(crate) fn stop_accepting(server: &mut Server, within: Duration) -> Result<()> {
     if server.successor.is_none() {
         notify::stopping();
+        server.voice()?.signs.status(Phase::Stopping.name());
     }
     server.ground()?.heirlooms.clear();
     let hand_over = server.successor.is_some();

@@ -257,6 +257,7 @@ fn a_server_that_is_well_says_what_it_watches_and_when_it_stops() {
     wait_until("it stops", || watched.server.get("/readyz").1.contains("\"state\":\"stopping\""));
     assert_eq!(watched.server.get("/readyz").0, 503);
     assert_eq!(watched.server.metrics().sum("ringpost_state", "state=\"stopping\""), 1);
+    wait_until("the service manager is told", || watched.manager.count("STATUS=stopping") > 0);
     assert_eq!(open.content(&message("last", "x\r\n")).code, 250);
     assert!(watched.server.wait().success());
 }
