@@ -3,8 +3,9 @@
 use anyhow::{Context, Result, bail};
 use rustix::fs::{FlockOperation, flock};
 use std::fs::{self, File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::Write;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 /// The state directory, held by this process.
@@ -12,6 +13,16 @@ pub(crate) struct StateDir {
     path: PathBuf,
     /// Locked as long as it is open.
     lock: File,
+}
+
+/// Bytes of a process's number in the lock, the same for all: the rest are line ends, which nobody reads.
+const NUMBER_BYTES: usize = 11;
+
+/// The number of this process as it is in the lock.
+fn own_number() -> String {
+    let mut text = std::process::id().to_string();
+    text.extend(std::iter::repeat_n('\n', NUMBER_BYTES.saturating_sub(text.len())));
+    text
 }
 
 impl StateDir {
@@ -31,9 +42,8 @@ impl StateDir {
                 path.display()
             );
         }
-        let pid = format!("{}\n", std::process::id());
         lock.set_len(0)
-            .and_then(|()| lock.write_all(pid.as_bytes()))
+            .and_then(|()| lock.write_all(own_number().as_bytes()))
             .with_context(|| format!("{}: the state directory can't be written to; {advice}", path.display()))?;
         Ok(Self { path, lock })
     }
@@ -47,11 +57,9 @@ impl StateDir {
 
     /// Says in the lock that it is this process's.
     pub(crate) fn claim(&self) -> Result<()> {
-        let (mut lock, pid) = (&self.lock, format!("{}\n", std::process::id()));
-        lock.set_len(0)
-            .and_then(|()| lock.seek(SeekFrom::Start(0)))
-            .and_then(|_| lock.write_all(pid.as_bytes()))
-            .with_context(|| format!("{}: the lock that was handed over can't be written to", self.path.display()))
+        // In one write over what is there: whoever reads it meanwhile finds one process or the other.
+        let written = self.lock.write_all_at(own_number().as_bytes(), 0);
+        written.with_context(|| format!("{}: the lock that was handed over can't be written to", self.path.display()))
     }
 
     /// The lock, for another process: the directory stays locked until both are gone.
