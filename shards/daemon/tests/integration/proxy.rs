@@ -8,6 +8,7 @@ use crate::support::server::Server;
 use crate::support::settings::Settings;
 use crate::support::smtp::{Client, session_id};
 use crate::support::text::message;
+use crate::support::wait_until;
 use rustls::StreamOwned;
 use std::net::{IpAddr, SocketAddr};
 
@@ -305,7 +306,8 @@ fn rules_ban_who_is_presented() {
     (0..3).for_each(|_| drop(offender.say("WRONG", 500)));
     offender.expect(421);
     offender.ended();
-    present(&server, &line("192.0.2.1")).expect(554);
+    // Each shard hears of the ban by itself.
+    wait_until("every shard bans", || present(&server, &line("192.0.2.1")).reply().code == 554);
     proxy.say("NOOP", 250);
     present(&server, &line("192.0.2.2")).greeted().quit();
     let list = server.tell(&["ban", "list"]).ok().out;
