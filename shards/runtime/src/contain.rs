@@ -38,7 +38,7 @@ pub fn spawn_vital(future: impl Future<Output = ()> + 'static) {
     glommio::spawn_local(future).detach();
 }
 
-fn message(panic: Box<dyn Any + Send>) -> String {
+pub(crate) fn message(panic: Box<dyn Any + Send>) -> String {
     match panic.downcast::<String>() {
         Ok(text) => *text,
         Err(other) => other.downcast::<&str>().map_or_else(|_| "unknown panic".to_owned(), |text| (*text).to_owned()),

@@ -40,5 +40,5 @@ pub use preflight::{PreflightError, preflight};
 pub use profile::{HERTZ_MAX, Profile, ProfileError, profile};
 pub use pulse::Pulse;
 pub use services::Services;
-pub use shard::{HEARTBEAT, Plan, Shard, ShardError, ShardThread, cores, start};
+pub use shard::{HEARTBEAT, Plan, Shard, ShardError, ShardThread, cores, run_alone, start};
 pub use stack::{Stack, stack_of};

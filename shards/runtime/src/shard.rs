@@ -1,13 +1,15 @@
 //! A shard's thread: its executor, its pinning and its heartbeat.
 
 use crate::pulse::{Bearer, Pulse};
-use crate::{log, sleep, tick};
+use crate::{contain, log, sleep, tick};
 use crossbeam::channel::Sender;
 use glommio::{LocalExecutorBuilder, Placement};
 use ringpost_base::ShardId;
 use ringpost_control::Seat;
 use ringpost_metrics::{Block, Counter, Gauge, Timing};
-use std::{cell::RefCell, ffi::CString, future::Future, sync::Arc, time::Duration};
+use std::mem::ManuallyDrop;
+use std::thread::{Builder, JoinHandle};
+use std::{cell::RefCell, future::Future, sync::Arc, time::Duration};
 use thiserror::Error;
 
 /// Time between two beats of a shard. It bounds the stall when the executor parks although a task is ready.
@@ -57,7 +59,7 @@ pub struct Shard {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum ShardError {
-    /// The executor could not be made.
+    /// The thread could not be made.
     #[error("shard {shard} could not start on CPU {cpu}: {reason}")]
     Start {
         /// Which shard.
@@ -80,13 +82,14 @@ pub enum ShardError {
 /// A running shard.
 pub struct ShardThread<T: Send + 'static> {
     shard: ShardId,
-    handle: glommio::ExecutorJoinHandle<T>,
+    handle: JoinHandle<Result<T, String>>,
 }
 
 impl<T: Send + 'static> ShardThread<T> {
     /// Waits for the shard's body to end.
     pub fn join(self) -> Result<T, ShardError> {
-        self.handle.join().map_err(|error| ShardError::Died { shard: self.shard, reason: error.to_string() })
+        let ended = self.handle.join().unwrap_or_else(|panic| Err(contain::message(panic)));
+        ended.map_err(|reason| ShardError::Died { shard: self.shard, reason })
     }
 }
 
@@ -104,20 +107,10 @@ where
     F: Future<Output = T> + 'static,
 {
     let Plan { shard, cpu, block, seat, pulse, ended } = plan;
-    let builder = LocalExecutorBuilder::new(Placement::Fixed(cpu))
-        .name(&format!("shard-{shard}"))
-        .ring_depth(RING_DEPTH)
-        .io_memory(IO_MEMORY)
-        .preempt_timer(PREEMPT);
     // In the closure, so that word is sent also if the executor can't be made, and then in the thread itself, so that it is
     // sent also if a panic unwinds the executor, which drops no task.
     let farewell = Farewell { shard, ended };
-    let run = move || async move {
-        // The runtime has added a number of its own to the name.
-        if let Ok(name) = CString::new(format!("shard-{shard}")) {
-            // Without it the name is a little longer.
-            let _ = rustix::thread::set_name(&name);
-        }
+    let main = move || async move {
         FAREWELL.set(Some((Bearer::new(pulse.clone()), farewell)));
         log::set_shard(shard);
         glommio::spawn_local(heartbeat(block.clone(), pulse.clone())).detach();
@@ -126,8 +119,36 @@ where
         log::flush();
         result
     };
-    let handle = builder.spawn(run).map_err(|error| ShardError::Start { shard, cpu, reason: error.to_string() })?;
+    let named = Builder::new().name(format!("shard-{shard}"));
+    let thread = named.spawn(move || execute(Placement::Fixed(cpu), main));
+    let handle = thread.map_err(|error| ShardError::Start { shard, cpu, reason: error.to_string() })?;
     Ok(ShardThread { shard, handle })
+}
+
+/// Runs `body` on an executor that is no shard, in a thread of its own: for what needs only files.
+pub fn run_alone<T, F>(body: impl FnOnce() -> F + Send + 'static) -> Result<T, String>
+where
+    T: Send + 'static,
+    F: Future<Output = T> + 'static,
+{
+    let thread = Builder::new().name("alone".to_owned()).spawn(move || execute(Placement::Unbound, body));
+    thread.map_err(|error| error.to_string())?.join().unwrap_or_else(|panic| Err(contain::message(panic)))
+}
+
+/// Runs `main` on an executor in this thread.
+fn execute<T, F: Future<Output = T> + 'static>(placement: Placement, main: impl FnOnce() -> F) -> Result<T, String>
+where
+    T: Send + 'static,
+{
+    let executor = LocalExecutorBuilder::new(placement)
+        .ring_depth(RING_DEPTH)
+        .io_memory(IO_MEMORY)
+        .preempt_timer(PREEMPT)
+        .make()
+        .map_err(|error| error.to_string())?;
+    // It is never dropped, also when a panic unwinds this. The kernel goes on with what it has taken up: reads into
+    // buffers, a word that wakes the ring. Closing the ring doesn't wait for that, so the memory must stay.
+    Ok(ManuallyDrop::new(executor).run(main()))
 }
 
 thread_local! {

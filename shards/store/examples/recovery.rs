@@ -7,10 +7,10 @@
 //! By default a million messages of 1 KiB, in a directory of its own below the one for temporary files.
 #![allow(clippy::print_stdout, reason = "what it measures goes to standard output")]
 
-use glommio::LocalExecutorBuilder;
 use ringpost_base::{ByteCount, Entropy, MessageIds, ShardId, SpoolId, Timestamp};
 use ringpost_metrics::Block;
 use ringpost_runtime::local::promise;
+use ringpost_runtime::run_alone;
 use ringpost_spool::Options;
 use ringpost_store::{Budget, Opened, Setup, SpaceLimits, Store, open};
 use std::cell::RefCell;
@@ -80,15 +80,15 @@ fn main() {
     let directory = arguments.next().map_or_else(|| temporary.path().to_owned(), Into::into);
     std::fs::create_dir_all(directory.join("body")).expect("a directory");
     let written = directory.clone();
-    let fill = LocalExecutorBuilder::default().spawn(move || async move {
+    let filled = run_alone(move || async move {
         let since = Instant::now();
         let store = open(setup(&written), digest, |_| ()).await.expect("it opens").store;
         fill(&store, count, len).await;
         store.close().await;
         println!("{count} messages of {len} bytes written in {:.2} s", since.elapsed().as_secs_f64());
     });
-    fill.expect("an executor").join().expect("it ends");
-    let opened = LocalExecutorBuilder::default().spawn(move || async move {
+    filled.expect("it ends");
+    let read = run_alone(move || async move {
         let (since, before) = (Instant::now(), resident());
         let opened = open(setup(&directory), digest, |progress| {
             println!("{:5.2} s: {progress:?}", since.elapsed().as_secs_f64());
@@ -101,5 +101,5 @@ fn main() {
         assert_eq!(store.entry(SpoolId::from_bytes([0; 16])), None);
         store.close().await;
     });
-    opened.expect("an executor").join().expect("it ends");
+    read.expect("it ends");
 }

@@ -12,10 +12,9 @@ use crate::disk::{Disk, Gate, Operation};
 use crate::recover::open_on;
 use crate::space::SpaceLimits;
 use crate::{Budget, Loaded, LoadedContent, Opened, Setup, Store};
-use glommio::LocalExecutorBuilder;
 use ringpost_base::{Accepted, ByteCount, Entropy, MessageIds, ShardId, Span, SpoolId, Timestamp};
 use ringpost_metrics::{Block, Counter};
-use ringpost_runtime::now;
+use ringpost_runtime::{now, run_alone};
 use ringpost_spool::{Failure, Options};
 use rustix::io::Errno;
 use std::cell::{Cell, RefCell};
@@ -34,8 +33,7 @@ const OPTIONS: Options = Options {
 
 /// Runs a body on an executor of its own, as a shard does.
 fn on_shard<T: Send + 'static>(body: impl AsyncFnOnce() -> T + Send + 'static) -> T {
-    let thread = LocalExecutorBuilder::default().spawn(|| async move { body().await }).expect("an executor");
-    thread.join().expect("the body does not panic")
+    run_alone(|| async move { body().await }).expect("the body does not panic")
 }
 
 /// What a test opens a store with.
