@@ -161,6 +161,7 @@ catalogue! {
         SpoolBacklog = "ringpost_spool_backlog_bytes", "Bytes of accepted messages not yet settled.";
         SpoolSegments = "ringpost_spool_segments", "Segments of the spool log on disk, spare ones included.";
         SpoolFailing = "ringpost_spool_failing", "1 while the last attempt to make or to write a segment of the spool log failed, else 0.";
+        SpoolsStuck = "ringpost_spools_stuck", "Groups of spools of a former process that could not be taken over at the last try, as for want of room: their mail waits.";
         QueueMessages = "ringpost_queue_messages", "Messages accepted and not yet settled.";
         QueueHeld = "ringpost_queue_held_messages", "Messages that an operator holds.";
         QueueDead = "ringpost_queue_dead_messages", "Dead letters: messages that could neither be delivered nor reported, kept for inspection.";

@@ -8,7 +8,7 @@ mod operate;
 mod queue;
 
 pub(crate) use generate::{CompletionsOptions, ManOptions};
-pub(crate) use observe::{AuditOptions, ProfileOptions, SessionsOptions, StatusOptions, TopOptions, ViewOptions};
+pub(crate) use observe::{AuditOptions, ProfileOptions, SessionsOptions, TopOptions, ViewOptions};
 pub(crate) use operate::{CanaryCommand, DrainOptions, LogCommand, LogSetOptions, ReloadOptions, UpgradeOptions};
 pub(crate) use queue::{
     QueueCommand, QueueDropOptions, QueueExportOptions, QueueListOptions, QueueOrderOptions, QueueShowOptions,
@@ -56,7 +56,7 @@ pub(crate) enum Command {
     Queue(QueueCommand),
     /// Tells how the running server is: what is wrong with it, what to do about it, and its shards in numbers.
     #[command(after_help = observe::STATUS_EXITS)]
-    Status(StatusOptions),
+    Status(ViewOptions),
     /// Shows the running server's cores at work, again and again.
     ///
     /// On a terminal it fills the screen and takes keys. Elsewhere, or with --once or --count, frames are printed one after
@@ -245,7 +245,8 @@ mod tests {
     use super::*;
     use clap::CommandFactory;
 
-    fn parse(line: &str) -> Result<Command, String> {
+    /// What a command line asks for.
+    pub(super) fn parse(line: &str) -> Result<Command, String> {
         let arguments = Arguments::try_parse_from(line.split(' '));
         arguments.map(|arguments| arguments.command).map_err(|error| error.to_string())
     }

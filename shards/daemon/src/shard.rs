@@ -1,12 +1,19 @@
 //! What runs on a shard: its spool, its queue, its listeners, from start to stop.
 
+mod ending;
+mod moving;
+
+pub(crate) use ending::Ending;
+pub(crate) use moving::Moving;
+
 use crate::in_force::{InForce, Publisher, Source};
 use crate::keeper::Request;
 use crate::orders::{self, Order};
 use crate::plan::{Core, hot_share};
 use crate::recovered::{digest, requeued};
 use crossbeam::channel::Sender;
-use ringpost_base::{Deadline, Durability, MessageIds, Priority, ShardId};
+use ending::{close_listeners, deliver_rest, drain, end_attempts, finish_by_themselves, persist_all};
+use ringpost_base::{Durability, MessageIds, Priority, ShardId};
 use ringpost_config::{Config, Listener, ListenerKind};
 use ringpost_control::{Phase, Seat, State};
 use ringpost_deliver::{
@@ -14,115 +21,30 @@ use ringpost_deliver::{
 };
 use ringpost_dns::Resolver;
 use ringpost_message::Recipient;
-use ringpost_metrics::{Block, Gauge};
-use ringpost_net::{Bound, Stop, Table, serve};
+use ringpost_metrics::Block;
+use ringpost_net::{Bound, Table, serve};
 use ringpost_policy::{GreyRecord, GreySecret, Greylist, Ledger};
 use ringpost_queue::{
     DefaultRoute, Destination, DestinationOptions, DomainRoute, PatternRoute, Queue, Routes, RoutesSetup,
 };
 use ringpost_runtime::local::Bell;
-use ringpost_runtime::{Inbox, MeshSeat, Pace, Shard, entropy, sleep, spawn_vital, tick};
+use ringpost_runtime::{Inbox, MeshSeat, Shard, entropy, sleep, spawn_vital, tick};
 use ringpost_serve::{ListenerRules, Mx, MxSetup, Owners, OwnersSetup, Question, Rules, Timeouts, Verdict};
 use ringpost_smtp::Protocol;
-use ringpost_store::{
-    Budget, FilesThread, JobDone, Opened, Orphans, Setup as StoreSetup, SpaceLimits, Store, TakeOver, open,
-};
+use ringpost_store::{Budget, FilesThread, JobDone, Opened, Orphans, Setup as StoreSetup, SpaceLimits, Store, open};
 use ringpost_telemetry::{Telemetry, Tracer};
 use std::cell::{Cell, RefCell};
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// How often what has changed in the greylist is handed over to be written.
 const GREYLIST_WRITE: Duration = Duration::from_secs(5);
 
-/// How long attempts under way may take to end once the sessions have, at least.
-const ATTEMPTS_END: Duration = Duration::from_secs(5);
-
-/// How long sessions that are cut off may take to end.
-const CUT_OFF: Duration = Duration::from_secs(2);
-
 /// How long a message of the class `memory` waits for its first attempt before it is written into the spool.
 const KEPT_MAX: Duration = Duration::from_secs(10);
-
-/// How long a spool is left alone that can't be taken over, as for a disk that is full.
-const TAKE_OVER_AGAIN: Duration = Duration::from_secs(30);
-
-/// How long clients may go on by themselves while another process takes new connections.
-const BY_THEMSELVES: Duration = Duration::from_secs(5);
-
-/// How often the stop looks whether something has ended.
-const LOOK: Duration = Duration::from_millis(5);
-
-/// How a server is to end, told to the shards before they are told to.
-#[derive(Default)]
-pub(crate) struct Ending {
-    /// The addresses whose listening sockets somebody else has too: the service manager, for the next start.
-    kept_open: Vec<SocketAddr>,
-    /// A former process still serves on them.
-    borrowed: AtomicBool,
-    /// Spools that are being taken over.
-    moving: AtomicUsize,
-    /// Another process takes connections from them already.
-    succeeded: AtomicBool,
-    /// For how long the queue is still delivered once the sessions have ended, in milliseconds.
-    queue_for: AtomicU64,
-}
-
-impl Ending {
-    pub(crate) fn new(kept_open: Vec<SocketAddr>, borrowed: bool) -> Arc<Self> {
-        Arc::new(Self { kept_open, borrowed: AtomicBool::new(borrowed), ..Self::default() })
-    }
-
-    /// The former process does not serve on the sockets any more.
-    pub(crate) fn owned(&self) {
-        self.borrowed.store(false, Ordering::Release);
-    }
-
-    /// A shard begins to take spools over, or is done with it.
-    pub(crate) fn count_moving(&self, begins: bool) {
-        if begins {
-            self.moving.fetch_add(1, Ordering::AcqRel)
-        } else {
-            self.moving.fetch_sub(1, Ordering::AcqRel)
-        };
-    }
-
-    /// Whether spools are being taken over.
-    pub(crate) fn is_moving(&self) -> bool {
-        self.moving.load(Ordering::Acquire) > 0
-    }
-
-    /// Another process takes the connections from now on.
-    pub(crate) fn hand_over(&self) {
-        self.succeeded.store(true, Ordering::Release);
-    }
-
-    fn is_succeeded(&self) -> bool {
-        self.succeeded.load(Ordering::Acquire)
-    }
-
-    /// The queue is still delivered.
-    pub(crate) fn deliver_for(&self, span: Duration) {
-        self.queue_for.store(u64::try_from(span.as_millis()).unwrap_or(u64::MAX), Ordering::Release);
-    }
-
-    /// For how long.
-    pub(crate) fn queue_for(&self) -> Duration {
-        Duration::from_millis(self.queue_for.load(Ordering::Acquire))
-    }
-
-    /// How the listener of an address is to end.
-    fn stop(&self, address: SocketAddr) -> Stop {
-        let others = self.borrowed.load(Ordering::Acquire) || self.is_succeeded();
-        let shared = others || self.kept_open.contains(&address);
-        if shared { Stop::HandOver } else { Stop::Close }
-    }
-}
 
 /// A listener's socket for one shard.
 pub(crate) struct Socket {
@@ -177,7 +99,7 @@ pub(crate) async fn run(shard: Shard, equipment: Equipment) {
         return close(&taking.store, &seat).await;
     };
     let Rest { sockets, inbox, orders, keeper, block, ending } = rest;
-    let moving = Moving::default();
+    let moving = Moving::new(block.clone());
     taking.begin(inbox, orders, keeper.clone(), (&moving, &ending));
     let listening = Rc::new(Cell::new(sockets.len()));
     let stops = listen(sockets, &taking, &block, &listening, &ending);
@@ -589,157 +511,6 @@ fn listen(
         });
     }
     stops
-}
-
-/// Spools of a former process that are being taken over, which a stop gives up: what is not here yet stays where it is, for the
-/// next start.
-#[derive(Clone, Default)]
-pub(crate) struct Moving {
-    ended: Rc<Cell<bool>>,
-    under_way: Rc<RefCell<Vec<Rc<Bell>>>>,
-}
-
-impl Moving {
-    fn end(&self) {
-        self.ended.set(true);
-        self.under_way.borrow().iter().for_each(|bell| bell.ring());
-    }
-
-    /// Takes spools over, one group after the other; their messages are in the queue as soon as they are durable here.
-    pub(crate) async fn take_over(
-        &self,
-        runner: Rc<Runner>,
-        routes: Rc<Routes>,
-        groups: Vec<Orphans>,
-        ending: Arc<Ending>,
-    ) {
-        let _counted = Counted(ending);
-        let ended = Rc::new(Bell::default());
-        self.under_way.borrow_mut().push(ended.clone());
-        if self.ended.get() {
-            return;
-        }
-        let taken = async {
-            take_over_all(&runner, &routes, groups).await;
-            true
-        };
-        let given_up = async {
-            ended.heard().await;
-            false
-        };
-        if !futures_lite::future::or(Box::pin(taken), given_up).await {
-            tracing::info!("taking spools over is left to the next start");
-        }
-    }
-}
-
-/// Counts one that is under way out again, also where it panics.
-struct Counted(Arc<Ending>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.count_moving(false);
-    }
-}
-
-async fn take_over_all(runner: &Rc<Runner>, routes: &Rc<Routes>, groups: Vec<Orphans>) {
-    let mut left: Vec<TakeOver<_>> = groups.into_iter().map(TakeOver::new).collect();
-    let mut pace = Pace::default();
-    loop {
-        // One that can't be taken over holds up no other.
-        let mut failed = Vec::new();
-        for mut under_way in left {
-            let look = |id, stored: &[u8]| digest(routes, id, stored);
-            match runner.store().take_over(&mut under_way, look).await {
-                Ok(recovered) => {
-                    for message in recovered {
-                        runner.recovered(requeued(message));
-                        pace.breathe().await;
-                    }
-                }
-                Err(error) => {
-                    let again = TAKE_OVER_AGAIN.as_secs();
-                    tracing::error!(%error, again_in_seconds = again, "a spool can't be taken over");
-                    failed.push(under_way);
-                }
-            }
-        }
-        if failed.is_empty() {
-            return;
-        }
-        left = failed;
-        sleep(TAKE_OVER_AGAIN).await;
-    }
-}
-
-/// Lets the listeners finish their last call.
-async fn close_listeners(listening: &Cell<usize>) {
-    while listening.get() > 0 {
-        sleep(LOOK).await;
-    }
-}
-
-/// While another process takes the connections, clients may finish what they came for: for a while, nobody is told to leave.
-async fn finish_by_themselves(table: &Table, deadline: Deadline) {
-    let end = tick().deadline(BY_THEMSELVES);
-    while !table.is_empty() && !end.passed(tick()) && !deadline.passed(tick()) {
-        sleep(LOOK).await;
-    }
-}
-
-/// Lets the sessions finish their messages; cuts off what is left at the deadline. A session that waits for a next hop then is
-/// left behind: its client was promised nothing.
-async fn drain(table: &Rc<Table>, deadline: Deadline) {
-    table.stop();
-    let end = deadline.0.deadline(CUT_OFF);
-    let mut told = false;
-    while !table.is_empty() {
-        sleep(LOOK).await;
-        if deadline.passed(tick()) {
-            if !std::mem::replace(&mut told, true) {
-                tracing::warn!(sessions = table.len() as u64, "drain deadline passed, sessions are cut off");
-            }
-            // Again and again: a session that was busy just now begins a new wait.
-            table.cut_off();
-        }
-        if end.passed(tick()) {
-            tracing::warn!(
-                sessions = table.len() as u64,
-                "sessions that wait for something else than their client are left"
-            );
-            return;
-        }
-    }
-}
-
-/// Goes on delivering until nothing is left that would be tried, or the time is over.
-async fn deliver_rest(block: &Block, ending: &Ending) {
-    let since = tick();
-    loop {
-        let waiting = block.gauge(Gauge::QueueMessages);
-        let kept = block.gauge(Gauge::QueueHeld) + block.gauge(Gauge::QueueDead);
-        // An operator may lose patience.
-        if waiting <= kept || tick().since(since) >= ending.queue_for() {
-            return;
-        }
-        sleep(LOOK).await;
-    }
-}
-
-/// Waits for attempts under way, as long as the drain may take: what a next hop has taken and not yet answered for is
-/// otherwise delivered again.
-async fn end_attempts(runner: &Runner, deadline: Deadline) {
-    let least = tick().deadline(ATTEMPTS_END);
-    runner.stop();
-    while runner.in_flight() > 0 && !(least.passed(tick()) && deadline.passed(tick())) {
-        sleep(LOOK).await;
-    }
-}
-
-async fn persist_all(store: &Rc<Store>) {
-    if let Err(failure) = store.persist_all().await {
-        tracing::error!(%failure, "messages of the class memory could not be written down, and are lost");
-    }
 }
 
 async fn close(store: &Store, seat: &Seat) {

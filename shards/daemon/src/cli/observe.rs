@@ -30,15 +30,6 @@ Keys:
   s      sort by the next column
   +  -   look less often, look more often";
 
-#[derive(Args)]
-pub(crate) struct StatusOptions {
-    /// Prints JSON, as the server sends it.
-    #[arg(long)]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) server: RunningServer,
-}
-
 /// Of commands that only look at one thing.
 #[derive(Args)]
 pub(crate) struct ViewOptions {

@@ -91,14 +91,9 @@ fn module_level(text: &str) -> Result<(String, String), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Arguments, Command};
+    use super::super::Command;
+    use super::super::tests::parse;
     use super::*;
-    use clap::Parser;
-
-    fn parse(line: &str) -> Result<Command, String> {
-        let arguments = Arguments::try_parse_from(line.split(' '));
-        arguments.map(|arguments| arguments.command).map_err(|error| error.to_string())
-    }
 
     #[test]
     fn what_is_wrong_in_itself_is_told_in_words() {

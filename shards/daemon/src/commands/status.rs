@@ -8,7 +8,7 @@ mod shards;
 
 use super::words::{bytes, in_words, messages, plain, short_rate, wrapped};
 use super::{canary, json, now, print};
-use crate::cli::StatusOptions;
+use crate::cli::ViewOptions;
 use crate::client::Client;
 use anyhow::{Context, Result};
 use ringpost_admin::api::{Moment, ProbeView, ShardStatus, Status};
@@ -28,7 +28,7 @@ const NAMED_MAX: usize = 4;
 /// Columns of the names of numbers.
 const LABEL: usize = 13;
 
-pub(crate) fn status(options: &StatusOptions) -> Result<ExitCode> {
+pub(crate) fn status(options: &ViewOptions) -> Result<ExitCode> {
     let answer: serde_json::Value = Client::find(&options.server)?.get(STATUS)?;
     let text = if options.json { Some(json(&answer)?) } else { None };
     let status: Status = serde_json::from_value(answer).context("the answer is not understood")?;

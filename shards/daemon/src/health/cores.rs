@@ -57,6 +57,14 @@ pub(super) fn disk(cores: &[Core], blocks: &[Arc<Block>]) -> Finding {
             reasons.push(format!("{}: {} are free for the spool, less than {mark}", ids(&short), rough(free)));
         }
     }
+    let stuck = those(all(), |_, block| block.gauge(Gauge::SpoolsStuck) > 0);
+    if !stuck.is_empty() {
+        reasons.push(format!(
+            "{}: mail of the former process waits, since its spool can't be taken over; the log says why: make room, or \
+             restart",
+            ids(&stuck)
+        ));
+    }
     let hint = "docs/runbooks/disk-full.md";
     Finding::new("disk", (!reasons.is_empty()).then(|| Trouble::new(reasons.join("; "), hint)))
 }
