@@ -191,15 +191,19 @@ impl Control for Commands {
             }
             let session = id.parse::<SessionId>().ok();
             let message = id.parse::<SpoolId>().map(|id| id.to_string()).unwrap_or_default();
-            let mut since = None;
-            for (shard, order) in self.orders.iter().enumerate() {
-                let (answer, answered) = oneshot::channel();
-                order.send(Order::Explain { session, message: message.clone(), answer });
-                let Ok(Ok(Some(known))) = tokio::time::timeout(SHARD_PATIENCE, answered).await else { continue };
-                since = since.or(known.since);
-                if !known.steps.is_empty() {
-                    return Ok(explanation(shard as u16, known, (!message.is_empty()).then_some(message)));
+            let question = |_, answer| Order::Explain { session, message: message.clone(), answer };
+            let (mut since, mut silent) = (None, None);
+            for (shard, told) in self.ask_all_within(SHARD_PATIENCE, |_| true, question).await {
+                match told {
+                    Some(Some(known)) if !known.steps.is_empty() => {
+                        return Ok(explanation(shard, known, (!message.is_empty()).then_some(message)));
+                    }
+                    Some(known) => since = since.or(known.and_then(|known| known.since)),
+                    None => silent = silent.or(Some(shard)),
                 }
+            }
+            if let Some(shard) = silent {
+                return Err(Refusal::unavailable(format!("shard {shard} did not answer in time; it may know {id}")));
             }
             let back = since.map_or(String::new(), |since| format!(" The trail reaches back to {:.0}.", Moment(since)));
             Err(Refusal::not_found(format!(

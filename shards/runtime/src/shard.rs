@@ -29,6 +29,9 @@ const RING_DEPTH: usize = 1024;
 /// Registered memory of a shard for direct I/O, in bytes. What does not fit is allocated.
 const IO_MEMORY: usize = 64 << 10;
 
+/// How long an executor goes on after its body.
+const LAST_TURNS: Duration = Duration::from_millis(2);
+
 /// What a shard is started with.
 pub struct Plan {
     /// Which shard.
@@ -146,9 +149,15 @@ where
         .preempt_timer(PREEMPT)
         .make()
         .map_err(|error| error.to_string())?;
+    let run = async move {
+        let result = main().await;
+        // What the body has given up is cancelled, and its sockets are closed, by the next turns of the rings.
+        sleep(LAST_TURNS).await;
+        result
+    };
     // It is never dropped, also when a panic unwinds this. The kernel goes on with what it has taken up: reads into
     // buffers, a word that wakes the ring. Closing the ring doesn't wait for that, so the memory must stay.
-    Ok(ManuallyDrop::new(executor).run(main()))
+    Ok(ManuallyDrop::new(executor).run(run))
 }
 
 thread_local! {

@@ -153,7 +153,9 @@ pub(crate) static LOG: Section = Section {
             Kind::Pairs("a table of levels, such as { serve = \"debug\" }"),
             "{}",
             "The same for single modules, by name: `serve`, `net`, `deliver`, `store`, `dns`, `runtime`, `admin`, \
-             `daemon`, or one inside of them as in `\"serve::lookups\"`. The longest name that applies counts.",
+             `daemon`, or one inside of them as in `\"serve::lookups\"`. The longest name that applies counts. The library \
+             that asks the DNS is `hickory_resolver`, `hickory_net` and `hickory_proto`: it logs nothing unless it is named, \
+             as it writes down whole questions, the key of a list in them.",
         ),
         Key::new(
             "redact",

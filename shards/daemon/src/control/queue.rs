@@ -44,7 +44,7 @@ impl Commands {
     }
 
     /// The same in so long.
-    async fn ask_all_within<T>(
+    pub(super) async fn ask_all_within<T>(
         &self,
         patience: Duration,
         wanted: impl Fn(u16) -> bool,

@@ -17,10 +17,13 @@ const OWN_PREFIX: &str = "ringpost_";
 /// The binary's own crate, which has nothing behind the prefix; and its name as a module.
 const BINARY: (&str, &str) = ("ringpost", "daemon");
 
+/// Crates that log whole questions to the DNS, and with them the key of a list that is asked by one.
+const INDISCREET: &str = "hickory_";
+
 /// The least severe levels that are logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLevels {
-    /// Of modules that have none of their own.
+    /// Of modules that have none of their own, but for those of a crate that gives secrets away: they log nothing.
     pub level: Level,
     /// Of single modules and what is in them: `serve`, `serve::lookups`, `hickory_resolver`. Of several that apply, the
     /// longest name does.
@@ -32,14 +35,11 @@ impl LogLevels {
         Self { level: options.level, modules: options.modules.clone() }
     }
 
-    /// The level for events of this target, which is a path of modules.
-    pub(super) fn of_target(&self, target: &str) -> Level {
+    /// The level for events of this target, which is a path of modules. None: nothing of it is logged.
+    pub(super) fn of_target(&self, target: &str) -> Option<Level> {
         let applies = |(module, _): &&(String, Level)| is_within(target, module);
-        self.modules
-            .iter()
-            .filter(applies)
-            .max_by_key(|(module, _)| own_name(module).1)
-            .map_or(self.level, |(_, at)| *at)
+        let named = self.modules.iter().filter(applies).max_by_key(|(module, _)| own_name(module).1);
+        named.map(|(_, at)| *at).or_else(|| (!target.starts_with(INDISCREET)).then_some(self.level))
     }
 
     /// The least severe of all.
@@ -171,7 +171,7 @@ impl LogControl {
 
     /// Whether events of this target and level are logged.
     pub(super) fn wants(&self, target: &str, level: Level) -> bool {
-        level <= self.inner().settings.levels.of_target(target)
+        self.inner().settings.levels.of_target(target).is_some_and(|least| level <= least)
     }
 
     /// The least severe level that any module logs.
@@ -209,8 +209,9 @@ mod tests {
             ("ringpost", Level::INFO),
             ("", Level::INFO),
         ] {
-            assert_eq!(levels.of_target(target), level, "{target}");
+            assert_eq!(levels.of_target(target), Some(level), "{target}");
         }
+        assert_eq!(levels.of_target("hickory_net::udp"), None);
         assert_eq!(levels.most(), Level::TRACE);
     }
 
