@@ -134,7 +134,17 @@ where
     T: Send + 'static,
     F: Future<Output = T> + 'static,
 {
-    let thread = Builder::new().name("alone".to_owned()).spawn(move || execute(Placement::Unbound, body));
+    let main = || async move {
+        // As a shard's heartbeat does, it ends a wait that should not have begun.
+        let beats = async {
+            loop {
+                sleep(HEARTBEAT).await;
+            }
+        };
+        glommio::spawn_local(beats).detach();
+        body().await
+    };
+    let thread = Builder::new().name("alone".to_owned()).spawn(move || execute(Placement::Unbound, main));
     thread.map_err(|error| error.to_string())?.join().unwrap_or_else(|panic| Err(contain::message(panic)))
 }
 
