@@ -26,13 +26,14 @@ pub(crate) struct Package {
 }
 
 impl Workspace {
-    /// Finds the root from where xtask's own manifest was at build time; a moved checkout is found from the
-    /// working directory.
+    /// Finds the root from where cargo says that xtask's own manifest is, else from where it was at build time, which is
+    /// another checkout where two share a target folder; a moved checkout is found from the working directory.
     pub(crate) fn here() -> Result<Self> {
-        let built_in = Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf);
+        let told = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        let manifests = told.into_iter().chain([PathBuf::from(env!("CARGO_MANIFEST_DIR"))]);
+        let parents = manifests.filter_map(|folder| folder.parent().map(Path::to_path_buf));
         let working = std::env::current_dir().context("no working directory")?;
-        let root = built_in
-            .into_iter()
+        let root = parents
             .chain(working.ancestors().map(Path::to_path_buf))
             .find(|folder| folder.join("xtask/Cargo.toml").is_file())
             .context("no workspace here: run this inside the checkout")?;
